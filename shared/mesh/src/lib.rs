@@ -1,0 +1,13 @@
+//! How our processes talk and how they stop: the one client stack, the one server stack, HTTP accept loop, status
+//! mapping, shutdown. It knows addresses, never users.
+//!
+//! Never depends on another crate of ours.
+
+pub mod client;
+pub mod http;
+pub mod server;
+pub mod shutdown;
+pub mod status;
+
+pub use shutdown::Shutdown;
+pub use status::Code;
