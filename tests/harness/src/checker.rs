@@ -62,9 +62,10 @@ impl Checker {
     /// outstanding or unknown.
     pub fn holes(&self, channel: ChannelId) -> Vec<Seq> {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Sorted, as the map is.
         let seqs: Vec<Seq> = accepted.keys().filter(|(at, _)| *at == channel).map(|(_, seq)| *seq).collect();
-        let expected = seqs.first().zip(seqs.last()).map_or(1..=0, |(first, last)| first.0..=last.0);
-        expected.map(Seq).filter(|seq| seqs.binary_search(seq).is_err()).collect()
+        let missing = |pair: &[Seq]| (pair[0].0 + 1..pair[1].0).map(Seq).collect::<Vec<_>>();
+        seqs.windows(2).flat_map(missing).collect()
     }
 
     /// Judges what a device that belongs to `channels` saw, in the order it saw it. What it saw in other channels is
