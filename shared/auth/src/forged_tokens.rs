@@ -1,0 +1,1 @@
+//! A table of tokens that must not be believed.
