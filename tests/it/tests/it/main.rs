@@ -1,0 +1,3 @@
+//! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
+
+mod registry;
