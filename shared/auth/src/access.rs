@@ -98,3 +98,42 @@ impl AccessTokens {
         self.lifetime
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Refusal, test_keys::ours};
+
+    #[tokio::test]
+    async fn a_token_says_who_and_until_when() {
+        let (key, keys) = ours();
+        let tokens = AccessTokens::new(key, keys, "here", Duration::from_secs(900)).unwrap();
+        let (user, login) = (UserId::new(), Uuid::now_v7());
+        let now = SystemTime::now();
+        let access = tokens.verify(&tokens.issue_at(user, login, now).unwrap()).await.unwrap();
+        assert_eq!((access.user, access.login), (user, login));
+        assert_eq!(unix_seconds(access.expires), unix_seconds(now + tokens.lifetime()));
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_and_is_good_for_its_issuer_only() {
+        let (key, keys) = ours();
+        let here = AccessTokens::new(Arc::clone(&key), keys.clone(), "here", Duration::from_secs(10)).unwrap();
+        let there = AccessTokens::new(key, keys, "there", Duration::from_secs(10)).unwrap();
+        let old = here.issue_at(UserId::new(), Uuid::now_v7(), SystemTime::now() - Duration::from_secs(120)).unwrap();
+        assert_eq!(here.verify(&old).await.unwrap_err().refusal(), Some(Refusal::Expired));
+        let new = here.issue(UserId::new(), Uuid::now_v7()).unwrap();
+        assert_eq!(there.verify(&new).await.unwrap_err().refusal(), Some(Refusal::Issuer));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_never_repeats_the_token() {
+        let (key, keys) = ours();
+        let tokens = AccessTokens::new(key, keys, "here", Duration::from_secs(10)).unwrap();
+        let token = tokens.issue(UserId::new(), Uuid::now_v7()).unwrap();
+        let (_, tail) = token.split_at(token.len() - 20);
+        let error = tokens.verify(&token.replace(tail, "")).await.unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(token.split('.').all(|part| !shown.contains(part)), "{shown}");
+    }
+}

@@ -224,3 +224,201 @@ impl fmt::Debug for KeySet {
         write!(f, "KeySet({}, {:?})", self.shared.origin, keys.keys().collect::<Vec<_>>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        AccessTokens, Refusal, SigningKey,
+        test_keys::{Folder, KeyServer, jwks, write_jwks},
+    };
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use touchline_ids::UserId;
+    use uuid::Uuid;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn key() -> Arc<SigningKey> {
+        Arc::new(SigningKey::generate().unwrap().0)
+    }
+
+    fn open(source: KeySource, refresh_every: Duration) -> KeySet {
+        KeySet::new(source, vec![Algorithm::EdDSA], refresh_every).unwrap()
+    }
+
+    /// Tokens signed by `key` even though no set holds it yet.
+    fn token_by(key: &Arc<SigningKey>) -> String {
+        let all = KeySet::from_jwks(&jwks(&[key.public_jwk()])).unwrap();
+        let tokens = AccessTokens::new(Arc::clone(key), all, "touchline", HOUR).unwrap();
+        tokens.issue(UserId::new(), Uuid::now_v7()).unwrap()
+    }
+
+    fn verifier(key: &Arc<SigningKey>, set: &KeySet) -> AccessTokens {
+        AccessTokens::new(Arc::clone(key), set.clone(), "touchline", HOUR).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_unknown_ids_is_one_fetch() {
+        let good = key();
+        let server = KeyServer::start(Some(jwks(&[good.public_jwk()]))).await;
+        let set = open(KeySource::Url(server.url.clone()), HOUR);
+        set.refresh().await.unwrap();
+        let flood: Vec<_> = (0..500)
+            .map(|n| {
+                let set = set.clone();
+                #[expect(clippy::disallowed_methods, reason = "a test's tasks, awaited below")]
+                tokio::spawn(async move { set.find(&format!("nobody-{n}")).await.is_none() })
+            })
+            .collect();
+        for one in flood {
+            assert!(one.await.unwrap());
+        }
+        assert_eq!(server.fetched(), 2, "the first reading and one more");
+        assert!(set.find(good.kid()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn those_who_come_during_a_fetch_wait_for_it_and_profit() {
+        let (old, new) = (key(), key());
+        let server = KeyServer::start(Some(jwks(&[old.public_jwk()]))).await;
+        let set = open(KeySource::Url(server.url.clone()), HOUR);
+        set.refresh().await.unwrap();
+        server.serve(Some(jwks(&[old.public_jwk(), new.public_jwk()]).to_string()));
+        let tokens = verifier(&old, &set);
+        let waiting: Vec<_> = (0..100)
+            .map(|_| {
+                let (tokens, token) = (tokens.clone(), token_by(&new));
+                #[expect(clippy::disallowed_methods, reason = "a test's tasks, awaited below")]
+                tokio::spawn(async move { tokens.verify(&token).await })
+            })
+            .collect();
+        for one in waiting {
+            one.await.unwrap().unwrap();
+        }
+        assert_eq!(server.fetched(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_set_that_cannot_be_fetched_stays_as_it_was() {
+        let good = key();
+        let server = KeyServer::start(Some(jwks(&[good.public_jwk()]))).await;
+        let set = open(KeySource::Url(server.url.clone()), Duration::ZERO);
+        set.refresh().await.unwrap();
+        let long = "x".repeat(MAX_BYTES + 1);
+        let bad = [None, Some("<html>"), Some("{}"), Some(r#"{"keys":[]}"#), Some("[[[["), Some(long.as_str())];
+        for document in bad {
+            server.serve(document.map(str::to_owned));
+            assert!(set.refresh().await.is_err());
+            assert!(set.find("unknown").await.is_none());
+            verifier(&good, &set).verify(&token_by(&good)).await.unwrap();
+        }
+        let url = server.url.clone();
+        drop(server);
+        let Err(error) = set.refresh().await else { panic!("nobody listens") };
+        assert!(matches!(&error, AuthError::Fetch { url: failed, .. } if *failed == url), "{error}");
+        verifier(&good, &set).verify(&token_by(&good)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_set_without_a_server_starts_empty_and_fills_later() {
+        let good = key();
+        let server = KeyServer::start(None).await;
+        let set = open(KeySource::Url(server.url.clone()), Duration::ZERO);
+        assert!(set.find(good.kid()).await.is_none());
+        server.serve(Some(jwks(&[good.public_jwk()]).to_string()));
+        assert!(set.find(good.kid()).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_old_key_goes_without_a_restart() {
+        let folder = Folder::new();
+        let file = folder.path("keys.json");
+        let (old, new) = (key(), key());
+        write_jwks(&file, &[old.public_jwk(), new.public_jwk()]);
+        let set = KeySet::from_file(&file).await.unwrap();
+        let tokens = verifier(&new, &set);
+        tokens.verify(&token_by(&old)).await.unwrap();
+        write_jwks(&file, &[new.public_jwk()]);
+        set.refresh().await.unwrap();
+        assert_eq!(tokens.verify(&token_by(&old)).await.unwrap_err().refusal(), Some(Refusal::UnknownKey));
+        tokens.verify(&token_by(&new)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_set_re_reads_itself() {
+        let folder = Folder::new();
+        let file = folder.path("keys.json");
+        let (old, new) = (key(), key());
+        write_jwks(&file, &[old.public_jwk()]);
+        let set = open(KeySource::File(file.clone()), Duration::from_millis(1));
+        set.refresh().await.unwrap();
+        write_jwks(&file, &[new.public_jwk()]);
+        let swapped = async {
+            while set.has(old.kid()) || !set.has(new.kid()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = set.clone().refresh_forever() => {}
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("never re-read"),
+            () = swapped => {}
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keys_rotate_under_load_and_nobody_is_refused() {
+        let folder = Folder::new();
+        let file = folder.path("keys.json");
+        let keys: Vec<_> = (0..6).map(|_| key()).collect();
+        write_jwks(&file, &[keys[0].public_jwk()]);
+        let set = open(KeySource::File(file.clone()), HOUR);
+        set.refresh().await.unwrap();
+        let signing = Arc::new(RwLock::new(Arc::clone(&keys[0])));
+        let (verified, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let load: Vec<_> = (0..4)
+            .map(|_| {
+                let (signing, verified, stop) = (Arc::clone(&signing), Arc::clone(&verified), Arc::clone(&stop));
+                let tokens = verifier(&keys[0], &set);
+                #[expect(clippy::disallowed_methods, reason = "a test's tasks, awaited below")]
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::Relaxed) {
+                        let token = token_by(&signing.read().unwrap().clone());
+                        tokens.verify(&token).await.unwrap();
+                        verified.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        let some_more = async || {
+            let enough = verified.load(Ordering::Relaxed) + 50;
+            while verified.load(Ordering::Relaxed) < enough && !load.iter().any(|task| task.is_finished()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        for pair in keys.windows(2) {
+            // Publish beside the old one, let it be read, sign by it, and take the old one away at last.
+            write_jwks(&file, &[pair[0].public_jwk(), pair[1].public_jwk()]);
+            set.refresh().await.unwrap();
+            *signing.write().unwrap() = Arc::clone(&pair[1]);
+            some_more().await;
+            write_jwks(&file, &[pair[1].public_jwk()]);
+            set.refresh().await.unwrap();
+            some_more().await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        for task in load {
+            task.await.unwrap();
+        }
+        assert!(!set.has(keys[0].kid()));
+    }
+
+    #[tokio::test]
+    async fn a_key_nobody_knows_signs_nothing() {
+        let (known, stranger) = (key(), key());
+        let set = KeySet::from_jwks(&jwks(&[known.public_jwk()])).unwrap();
+        let error = AccessTokens::new(stranger, set, "touchline", HOUR).unwrap_err();
+        assert!(matches!(error, AuthError::NotPublished { .. }));
+        assert!(matches!(KeySet::from_file("/nonexistent/keys").await, Err(AuthError::File { .. })));
+    }
+}

@@ -101,3 +101,74 @@ fn argon2() -> Argon2<'static> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("constants within argon2's ranges");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use argon2::password_hash::phc::Ident;
+
+    #[tokio::test]
+    async fn only_the_right_password_is_right() {
+        let passwords = Passwords::new(2);
+        let hash = passwords.hash("correct horse".to_owned()).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(passwords.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
+        for wrong in ["correct horsf", "Correct horse", "correct horse ", "", "correct horse\0"] {
+            assert!(!passwords.verify(wrong.to_owned(), Some(hash.clone())).await.unwrap(), "{wrong:?}");
+        }
+        assert_ne!(passwords.hash("correct horse".to_owned()).await.unwrap(), hash, "every hash has its own salt");
+    }
+
+    #[tokio::test]
+    async fn nobody_has_no_password_but_costs_the_same() {
+        assert!(!Passwords::new(1).verify("whatever it is".to_owned(), None).await.unwrap());
+        let nobody = PasswordHash::new(NOBODY).unwrap();
+        let ours: PasswordHash = argon2().hash_password(b"whatever it is").unwrap();
+        assert_eq!(Params::try_from(&nobody).unwrap(), Params::try_from(&ours).unwrap());
+        assert_eq!((nobody.algorithm, nobody.version), (Ident::new("argon2id").unwrap(), ours.version));
+        assert_eq!(nobody.salt.unwrap().len(), ours.salt.unwrap().len());
+    }
+
+    #[tokio::test]
+    async fn lengths_count_in_characters() {
+        let passwords = Passwords::new(2);
+        for good in ["é".repeat(8), "🙂".repeat(256)] {
+            passwords.hash(good).await.unwrap();
+        }
+        for bad in [String::new(), "1234567".to_owned(), "é".repeat(7), "x".repeat(257)] {
+            assert!(matches!(passwords.hash(bad).await, Err(AuthError::PasswordLength)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_an_answer() {
+        let passwords = Passwords::new(1);
+        let held = Arc::clone(&passwords.cores).acquire_owned().await.unwrap();
+        let waiting: Vec<_> = (0..=WAITING_PER_CORE)
+            .map(|_| {
+                let passwords = passwords.clone();
+                #[expect(clippy::disallowed_methods, reason = "a test's tasks, awaited below")]
+                tokio::spawn(async move { passwords.verify("password".to_owned(), None).await })
+            })
+            .collect();
+        while passwords.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(passwords.hash("password".to_owned()).await, Err(AuthError::Busy)));
+        drop(held);
+        for one in waiting {
+            assert!(!one.await.unwrap().unwrap());
+        }
+        passwords.hash("password".to_owned()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_broken_hash_is_an_error_not_a_no() {
+        let passwords = Passwords::new(1);
+        for broken in ["", "plain", "$argon2id$v=19$m=19456,t=2,p=1$AAAA", "$md5$x$AAAAAAAAAAA$AAAAAAAAAAAAAAAA"] {
+            let result = passwords.verify("password".to_owned(), Some(broken.to_owned())).await;
+            assert!(!matches!(result, Ok(true)), "{broken}");
+        }
+        assert!(matches!(passwords.verify("x".to_owned(), Some("plain".to_owned())).await, Err(AuthError::Hash(_))));
+    }
+}

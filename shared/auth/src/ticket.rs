@@ -135,3 +135,48 @@ impl TicketVerifier {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_keys::ours;
+    use std::collections::HashSet;
+
+    #[tokio::test]
+    async fn a_ticket_says_who_from_where_and_until_when() {
+        let (key, keys) = ours();
+        let (user, device) = (UserId::new(), "phone-1".parse().unwrap());
+        let until = SystemTime::now() + Duration::from_secs(900);
+        let text = TicketSigner::new(key).sign(user, &device, until).unwrap();
+        let ticket = TicketVerifier::new(keys).verify(&text).await.unwrap();
+        assert_eq!((ticket.user, &ticket.device), (user, &device));
+        assert_eq!(unix_seconds(ticket.session_expires), unix_seconds(until));
+        assert_eq!(ticket.id.len(), ID_LENGTH);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_ends_after_its_life() {
+        let (key, keys) = ours();
+        let device = "phone-1".parse().unwrap();
+        let long_ago = SystemTime::now() - TICKET_LIFE - 2 * LEEWAY;
+        let text = TicketSigner::new(key).sign_at(UserId::new(), &device, SystemTime::now(), long_ago).unwrap();
+        let error = TicketVerifier::new(keys).verify(&text).await.unwrap_err();
+        assert_eq!(error.refusal(), Some(Refusal::Expired));
+    }
+
+    #[tokio::test]
+    async fn no_two_tickets_are_the_same() {
+        let (key, keys) = ours();
+        let (signer, verifier, device) = (TicketSigner::new(key), TicketVerifier::new(keys), "d".parse().unwrap());
+        let mut ids = HashSet::new();
+        for _ in 0..500 {
+            let text = signer.sign(UserId::new(), &device, SystemTime::now()).unwrap();
+            assert!(ids.insert(verifier.verify(&text).await.unwrap().id));
+        }
+    }
+
+    #[test]
+    fn a_used_ticket_is_forgotten_only_after_it_is_worth_nothing() {
+        assert!(TICKET_LIFE + 2 * LEEWAY < Duration::from_secs(60));
+    }
+}
