@@ -1,1 +1,3 @@
-//! (being written)
+//! The database schema, one file per step.
+//!
+//! Never depends on another crate of ours.

@@ -100,7 +100,7 @@ impl<T: Default + Serialize + DeserializeOwned> Leaves<T> {
             Place::Section => Err(format!("is a section: give its keys, such as {path}.…")),
             Place::Unknown => match path.strip_suffix("_file") {
                 Some(key) if self.shape.find(key) == Place::Leaf => {
-                    self.from_file(key, given).map(|value| (key, value))
+                    self.read_file(key, given).map(|value| (key, value))
                 }
                 _ => Err(self.unknown(path, origin)),
             },
@@ -140,7 +140,7 @@ impl<T: Default + Serialize + DeserializeOwned> Leaves<T> {
     }
 
     /// The content of the file that `given` names, without the newline at its end.
-    fn from_file(&self, key: &str, given: Given) -> Result<Value, String> {
+    fn read_file(&self, key: &str, given: Given) -> Result<Value, String> {
         let (Given::Text(file) | Given::Typed(Value::String(file))) = given else {
             return Err("expected the path of a file".to_owned());
         };

@@ -1,1 +1,36 @@
-//! (being written)
+//! People, channels, messages and what is still to be delivered, in a database: entities and queries. The only crate
+//! that speaks SQL; SQLite and Postgres by the same code.
+//!
+//! What must be true together changes in one transaction here, and membership is checked inside the query or under
+//! the lock of the channel's row, never before it.
+//!
+//! Never depends on the registry, the network between our processes, or a service.
+
+mod append;
+mod change;
+mod channels;
+mod connection;
+mod entry;
+mod error;
+mod history;
+mod logins;
+mod members;
+mod notifications;
+mod outbox;
+mod roles;
+mod schema;
+mod sync;
+mod users;
+
+pub use append::{Appended, NewMessage};
+pub use change::{Action, Changed, ChannelChange, CreateChannel, NewChannel};
+pub use channels::{ChannelView, MarkRead};
+pub use connection::{Settings, Storage};
+pub use entry::{Entry, Kind};
+pub use error::{Result, StorageError};
+pub use history::History;
+pub use logins::Rotation;
+pub use members::{MemberCache, MemberView, Members};
+pub use roles::Role;
+pub use sync::{Cursor, Synced, SyncedChannel};
+pub use users::{CreateUser, External, NewUser, User};

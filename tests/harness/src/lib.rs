@@ -1,1 +1,12 @@
-//! (being written)
+//! What tests stand on: real servers, our services in one process or as many, people with devices, and the checker
+//! that judges every run.
+//!
+//! Never depends on a fake of anything of ours: what a test starts here is what ships.
+
+mod checker;
+mod process;
+mod servers;
+
+pub use checker::{Checker, Sighting, Verdict};
+pub use process::{Process, binary};
+pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};
