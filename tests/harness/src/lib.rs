@@ -5,6 +5,7 @@
 
 mod checker;
 mod device;
+mod inbox;
 mod local;
 mod people;
 mod process;
@@ -14,6 +15,7 @@ mod stack;
 
 pub use checker::{Checker, Sighting, Verdict};
 pub use device::{DEADLINE, Device};
+pub use inbox::Inbox;
 pub use people::Person;
 pub use process::{Process, binary};
 pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};

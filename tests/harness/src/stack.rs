@@ -190,6 +190,16 @@ impl Stack {
         Ok(Self { apis, gateways, life, storage, settings, access, clients, folder, _database: database })
     }
 
+    /// How many apis.
+    pub fn apis(&self) -> usize {
+        self.apis.len()
+    }
+
+    /// How many gateways.
+    pub fn gateways(&self) -> usize {
+        self.gateways.len()
+    }
+
     /// Where an api serves REST, such as `http://127.0.0.1:41234`.
     pub fn api_url(&self, api: usize) -> &str {
         &self.apis[api].url
