@@ -62,7 +62,8 @@ pub async fn connect(
     Json(body): Json<ConnectBody>,
 ) -> Result<axum::Json<ConnectAnswer>, Error> {
     api.limits.check_connect(caller.user)?;
-    let gateways: Vec<_> = api.placement.choose(CANDIDATES).into_iter().map(|url| GatewayUrl { url }).collect();
+    let chosen = api.placement.choose(&api.directory.view(), CANDIDATES);
+    let gateways: Vec<_> = chosen.iter().map(|lease| GatewayUrl { url: lease.public_url.clone() }).collect();
     if gateways.is_empty() {
         return Err(Error::Unavailable { what: "no gateway takes connections now" });
     }

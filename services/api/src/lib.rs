@@ -72,6 +72,7 @@ pub struct Api {
     identities: IdentityProviders,
     passwords: Passwords,
     limits: Limits,
+    directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,
     shutdown: Shutdown,
@@ -117,7 +118,8 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits, config.trusted_proxies.clone()),
-        placement: Placement::new(Arc::clone(&directory)),
+        directory: Arc::clone(&directory),
+        placement: Placement::default(),
         config,
         storage,
         registry,

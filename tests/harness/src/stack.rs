@@ -240,7 +240,8 @@ impl Stack {
     /// # Errors
     /// When the api refuses.
     pub async fn sign_up(&self, handle: &str) -> Result<Person> {
-        let login = self.client(0).sign_up(handle, PASSWORD, None).await.with_context(|| format!("{handle} signs up"))?;
+        let login =
+            self.client(0).sign_up(handle, PASSWORD, None).await.with_context(|| format!("{handle} signs up"))?;
         Ok(Person::new(login.user.id, handle, &login.access_token, &self.clients))
     }
 
