@@ -5,6 +5,7 @@ use crate::{
     auth::Caller,
     error::{Error, Problem},
     extract::Json,
+    limits::ClientAddress,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -59,9 +60,10 @@ pub struct ConnectAnswer {
 pub async fn connect(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    address: ClientAddress,
     Json(body): Json<ConnectBody>,
 ) -> Result<axum::Json<ConnectAnswer>, Error> {
-    api.limits.check_connect(caller.user)?;
+    api.limits.check_connect(caller.user, address)?;
     let gateways: Vec<_> = api.placement.choose(CANDIDATES).into_iter().map(|url| GatewayUrl { url }).collect();
     if gateways.is_empty() {
         return Err(Error::Unavailable { what: "no gateway takes connections now" });
