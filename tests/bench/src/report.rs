@@ -44,9 +44,8 @@ impl Fanout {
     }
 
     fn row(&self) -> String {
-        let split = |(whose, time): &(&str, Duration)| {
-            format!("{whose} {:.2}", time.as_secs_f64() * 1e6 / self.deliveries())
-        };
+        let split =
+            |(whose, time): &(&str, Duration)| format!("{whose} {:.2}", time.as_secs_f64() * 1e6 / self.deliveries());
         let split: Vec<_> = self.cpu.iter().map(split).collect();
         let milliseconds = |quantile| self.times.value_at_quantile(quantile) as f64 / 1e6;
         format!(
