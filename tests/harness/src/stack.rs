@@ -1,6 +1,6 @@
 //! Our services, all of them, as one test sees them: in one process, or each in its own.
 
-use crate::{Person, Process, TestDatabase, local, redis_cluster_urls, redis_prefix, redis_url, settings};
+use crate::{Person, Process, TestDatabase, settings};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -9,7 +9,6 @@ use touchline_auth::{AccessTokens, KeySet, SigningKey};
 use touchline_client::Client;
 use touchline_ids::{ChannelId, UserId};
 use touchline_mesh::Shutdown;
-use touchline_registry::Mode;
 use touchline_storage::{CreateUser, NewUser, Storage};
 use uuid::Uuid;
 
