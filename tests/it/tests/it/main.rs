@@ -1,4 +1,7 @@
-//! The integration tests: real servers, our services in one process or as many. Start them with `tests/run`.
+//! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
 
+mod authorization;
+mod bad_input;
 mod delivery;
 mod processes;
+mod registry;
