@@ -25,6 +25,8 @@ pub struct Builder {
     kind: Kind,
     apis: usize,
     gateways: usize,
+    /// Redis servers other than those of the environment.
+    servers: Option<Vec<String>>,
     api: touchline_api::Config,
     gateway: touchline_gateway::Config,
 }
@@ -48,7 +50,7 @@ impl Stack {
 
 impl Builder {
     fn new(kind: Kind) -> Self {
-        Self { kind, apis: 1, gateways: 1, api: settings::api(), gateway: settings::gateway() }
+        Self { kind, apis: 1, gateways: 1, servers: None, api: settings::api(), gateway: settings::gateway() }
     }
 
     /// How many apis and gateways; else one of each.
@@ -69,6 +71,13 @@ impl Builder {
     #[must_use]
     pub fn gateway(mut self, change: impl FnOnce(&mut touchline_gateway::Config)) -> Self {
         change(&mut self.gateway);
+        self
+    }
+
+    /// Puts the registry on other Redis servers, such as one that the test kills.
+    #[must_use]
+    pub fn registry(mut self, servers: &[String]) -> Self {
+        self.servers = Some(servers.to_vec());
         self
     }
 
@@ -104,7 +113,11 @@ impl Builder {
 
     async fn start_processes(self, folder: TempDir, mode: Mode) -> Result<Stack> {
         let database = TestDatabase::create().await?;
-        let urls = if mode == Mode::Cluster { redis_cluster_urls()? } else { vec![redis_url()?] };
+        let urls = match (&self.servers, mode) {
+            (Some(servers), _) => servers.clone(),
+            (None, Mode::Cluster) => redis_cluster_urls()?,
+            (None, _) => vec![redis_url()?],
+        };
         let registry = touchline_registry::Settings { mode, urls, prefix: redis_prefix(), ..Default::default() };
         let mut settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
         let storage = migrated(&settings.database).await?;

@@ -137,13 +137,15 @@ async fn every_operation_answers_every_kind_of_caller_as_the_matrix_says() -> Re
         .context("no paths")?
         .iter()
         .flat_map(|(path, operations)| {
-            operations.as_object().into_iter().flatten().map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
+            operations
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
         })
         .collect();
-    let listed: BTreeSet<String> = matrix
-        .iter()
-        .map(|row| format!("{} {}", row.method, row.path.split('?').next().unwrap_or_default()))
-        .collect();
+    let listed: BTreeSet<String> =
+        matrix.iter().map(|row| format!("{} {}", row.method, row.path.split('?').next().unwrap_or_default())).collect();
     assert_eq!(described, listed, "the OpenAPI document (left) and the authorization matrix (right) differ");
 
     let world = World::new().await?;

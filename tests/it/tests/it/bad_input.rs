@@ -110,7 +110,15 @@ async fn what_is_not_the_body_of_an_operation_is_refused_by_all_of_them() -> Res
 #[tokio::test]
 async fn what_is_not_an_id_is_refused_in_every_path() -> Result<()> {
     let world = World::new().await?;
-    let ids = ["1", "x", "0190b3c87d3e7c619b1a2f6f0a6b8e11", "%00", "..%2F..%2Fetc", "'%20OR%201=1--", "0190b3c8-7d3e-7c61-9b1a-2f6f0a6b8e1g"];
+    let ids = [
+        "1",
+        "x",
+        "0190b3c87d3e7c619b1a2f6f0a6b8e11",
+        "%00",
+        "..%2F..%2Fetc",
+        "'%20OR%201=1--",
+        "0190b3c8-7d3e-7c61-9b1a-2f6f0a6b8e1g",
+    ];
     let mut wrong = Vec::new();
     for (method, template, _) in operations()?.into_iter().filter(|(_, path, _)| path.contains('{')) {
         for bad in ids {
@@ -150,7 +158,11 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
         let body = json!({"handle": "newone", "password": "long enough", "display_name": name});
         cases.push((post("/v1/users", body), 400, "invalid_field"));
     }
-    for body in [json!({"handle": 1, "password": "x"}), json!({"handle": "newone"}), json!({"handle": "newone", "password": null})] {
+    for body in [
+        json!({"handle": 1, "password": "x"}),
+        json!({"handle": "newone"}),
+        json!({"handle": "newone", "password": null}),
+    ] {
         cases.push((post("/v1/users", body), 400, "invalid_body"));
     }
     cases.push((post("/v1/users", json!({"handle": "me", "password": "long enough"})), 409, "handle_taken"));
@@ -158,7 +170,11 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
     cases.push((post("/v1/users", json!({"handle": "n-1", "password": "long enough", "id": me})), 400, "invalid_body"));
 
     cases.push((post("/v1/sessions", json!({"handle": "me", "password": "wrong password"})), 401, "wrong_credentials"));
-    cases.push((post("/v1/sessions", json!({"handle": "nobody", "password": "wrong password"})), 401, "wrong_credentials"));
+    cases.push((
+        post("/v1/sessions", json!({"handle": "nobody", "password": "wrong password"})),
+        401,
+        "wrong_credentials",
+    ));
     cases.push((post("/v1/sessions/refresh", json!({"refresh_token": "made up"})), 401, "invalid_refresh_token"));
     cases.push((get("/v1/users?handle=nobody".into()), 404, "no_such_user"));
     cases.push((get("/v1/users".into()), 400, "invalid_query"));
@@ -204,7 +220,12 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
         cases.push((post(&messages, body), 400, "invalid_body"));
     }
 
-    for (seq, code) in [(json!(-1), "invalid_field"), (json!(1_000), "beyond_end"), (json!(1.5), "invalid_body"), (json!("1"), "invalid_body")] {
+    for (seq, code) in [
+        (json!(-1), "invalid_field"),
+        (json!(1_000), "beyond_end"),
+        (json!(1.5), "invalid_body"),
+        (json!("1"), "invalid_body"),
+    ] {
         cases.push(((Method::PUT, format!("/v1/channels/{channel}/read"), json!({"seq": seq})), 400, code));
     }
 
@@ -271,8 +292,23 @@ fn any_json() -> impl Strategy<Value = Value> {
         let key = prop_oneof![
             any::<String>(),
             prop::sample::select(vec![
-                "handle", "password", "name", "member_ids", "user_ids", "content", "client_message_id", "no_push", "seq",
-                "cursors", "channel_id", "check", "recent", "device_id", "refresh_token", "role", "display_name",
+                "handle",
+                "password",
+                "name",
+                "member_ids",
+                "user_ids",
+                "content",
+                "client_message_id",
+                "no_push",
+                "seq",
+                "cursors",
+                "channel_id",
+                "check",
+                "recent",
+                "device_id",
+                "refresh_token",
+                "role",
+                "display_name",
             ])
             .prop_map(str::to_owned),
         ];
@@ -295,7 +331,10 @@ async fn no_body_whatever_makes_the_server_fail() -> Result<()> {
         let answer = world.ask_json(method, &world.path(template), &body).await?;
         let status = answer.status;
         assert!(!status.is_server_error(), "{method} {template} {body}: {answer:?}");
-        assert!(status.is_success() || answer.media == "application/problem+json", "{method} {template} {body}: {answer:?}");
+        assert!(
+            status.is_success() || answer.media == "application/problem+json",
+            "{method} {template} {body}: {answer:?}"
+        );
     }
     world.stack.stop().await
 }

@@ -104,12 +104,9 @@ async fn a_sentinel_fail_over_is_followed_and_makes_the_renewal_missing() {
     })
     .await;
     let monitor = format!("sentinel monitor chat 127.0.0.1 {} 1", master.port());
-    let sentinel = Server::start(&[
-        &monitor,
-        "sentinel down-after-milliseconds chat 1000",
-        "sentinel failover-timeout chat 5000",
-    ])
-    .await;
+    let sentinel =
+        Server::start(&[&monitor, "sentinel down-after-milliseconds chat 1000", "sentinel failover-timeout chat 5000"])
+            .await;
     eventually("the sentinel knows the replica", async || {
         sentinel.run::<Vec<redis::Value>>("SENTINEL REPLICAS chat").await.unwrap().len() == 1
     })
