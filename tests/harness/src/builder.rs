@@ -84,7 +84,7 @@ impl Builder {
     /// Takes away what limits how much one user or one address may ask: a load comes from one machine.
     #[must_use]
     pub fn unlimited(self) -> Self {
-        self
+        self.api(settings::unlimited)
     }
 
     /// Starts it and waits until everything serves.
