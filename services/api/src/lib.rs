@@ -1,1 +1,220 @@
-//! (being written)
+//! The api: public REST, the send path, the fan-out to the gateways.
+//!
+//! Never depends on a WebSocket, on a gateway's code, or on SQL (that is storage's).
+
+mod auth;
+mod channels;
+mod clock;
+mod config;
+mod connect;
+mod deliver;
+mod error;
+mod extract;
+mod finish;
+mod history;
+pub mod limits;
+mod logins;
+mod members;
+mod name;
+mod push_stream;
+mod resolve;
+mod routes;
+mod send;
+mod sync;
+mod trace;
+mod users;
+mod writer;
+
+pub use config::Config;
+pub use routes::openapi;
+
+use auth::OutsideUsers;
+use deliver::Deliverer;
+use finish::{Finisher, OutboxTask};
+use limits::Limits;
+use push_stream::PushStreams;
+use send::{FanOut, Stored};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::mpsc};
+use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
+use touchline_mesh::Shutdown;
+use touchline_registry::{Directory, Placement, Registry};
+use touchline_storage::Storage;
+use uuid::Uuid;
+use writer::{Writer, WriterTask, writer};
+
+/// Committed messages between the writer and the fan-out.
+const FAN_OUT_QUEUE: usize = 1_024;
+
+/// What an api works with.
+pub struct Dependencies {
+    /// The database; its schema is current.
+    pub storage: Storage,
+    /// Who is connected where.
+    pub registry: Arc<dyn Registry>,
+    /// Issues and verifies our access tokens.
+    pub access: AccessTokens,
+    /// How long a refresh token lives.
+    pub refresh_life: Duration,
+    /// Signs connect tickets.
+    pub tickets: TicketSigner,
+    /// Whose tokens are accepted besides our own.
+    pub identities: IdentityProviders,
+}
+
+/// What every request handler sees.
+pub struct Api {
+    config: Config,
+    storage: Storage,
+    registry: Arc<dyn Registry>,
+    access: AccessTokens,
+    refresh_life: Duration,
+    tickets: TicketSigner,
+    identities: IdentityProviders,
+    outside_users: OutsideUsers,
+    passwords: Passwords,
+    limits: Limits,
+    directory: Arc<Directory>,
+    placement: Placement,
+    writer: Writer,
+    shutdown: Shutdown,
+}
+
+/// A built api, bound and not yet serving.
+pub struct App {
+    api: Arc<Api>,
+    listener: TcpListener,
+    address: SocketAddr,
+    directory: Arc<Directory>,
+    streams: Arc<PushStreams>,
+    writer: WriterTask,
+    stored: mpsc::Receiver<Stored>,
+    fan_out: FanOut,
+    outbox: OutboxTask,
+    /// The life of requests and the writer: ends first, so that what they committed is still delivered.
+    serving: Shutdown,
+    /// The life of the fan-out and the push streams.
+    delivering: Shutdown,
+}
+
+/// Builds an api and binds its listener.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App> {
+    let Dependencies { storage, registry, access, refresh_life, tickets, identities } = dependencies;
+    let listener = TcpListener::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let (serving, delivering) = (Shutdown::new(), Shutdown::new());
+    // This life of this api, as the owner of outbox rows.
+    let owner = Uuid::now_v7();
+    let directory = Arc::new(Directory::new(Arc::clone(&registry)));
+    let streams = Arc::new(PushStreams::new(delivering.clone()));
+    let ack_wait = Duration::from_millis(config.ack_wait_ms.into());
+    let second_look = Duration::from_millis(config.second_look_ms.into());
+    let deliverer =
+        Arc::new(Deliverer::new(Arc::clone(&registry), Arc::clone(&directory), Arc::clone(&streams), ack_wait));
+    let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), owner, second_look);
+    let (fan_out_queue, stored) = mpsc::channel(FAN_OUT_QUEUE);
+    let (writer, writer_task) = writer(storage.clone(), owner, config.max_members, config.writer_queue, fan_out_queue);
+    let api = Arc::new(Api {
+        passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
+        limits: Limits::new(&config.limits, config.trusted_proxies.clone()),
+        directory: Arc::clone(&directory),
+        placement: Placement::default(),
+        config,
+        storage,
+        registry,
+        access,
+        refresh_life,
+        tickets,
+        identities,
+        outside_users: OutsideUsers::default(),
+        writer,
+        shutdown: serving.clone(),
+    });
+    let fan_out = FanOut::new(deliverer, Arc::new(finisher));
+    Ok(App {
+        api,
+        listener,
+        address,
+        directory,
+        streams,
+        writer: writer_task,
+        stored,
+        fan_out,
+        outbox,
+        serving,
+        delivering,
+    })
+}
+
+impl App {
+    /// Where REST listens.
+    pub fn http_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox.
+    pub async fn run(self, shutdown: &Shutdown) {
+        let Self { api, listener, directory, streams, writer, stored, fan_out, outbox, serving, delivering, .. } = self;
+        let patience = Duration::from_secs(api.config.stop_s.into());
+        let directory_task = {
+            let directory = Arc::clone(&directory);
+            delivering.spawn(async move { directory.refresh_forever().await })
+        };
+        let streams_task = delivering.spawn(streams.follow_forever(directory));
+        let limits_task = {
+            let api = Arc::clone(&api);
+            serving.spawn(async move { api.limits.sweep_forever().await })
+        };
+        let keys_task = {
+            let (access, identities) = (api.access.clone(), api.identities.clone());
+            serving.spawn(async move { tokio::join!(access.refresh_forever(), identities.refresh_forever()) })
+        };
+        let writer_life = Shutdown::new();
+        let writer_task = {
+            let life = writer_life.clone();
+            writer_life.spawn(async move { writer.run(&life).await })
+        };
+        delivering.spawn(fan_out.run(stored, delivering.clone()));
+        let outbox_task = {
+            let life = delivering.clone();
+            delivering.spawn(async move { outbox.run(&life).await })
+        };
+
+        let router = routes::router(Arc::clone(&api));
+        let hard = shutdown.stopping_now();
+        let work = async {
+            let stopping = shutdown.stopping();
+            let stop_serving = async {
+                stopping.await;
+                serving.stop();
+            };
+            tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
+            limits_task.abort();
+            keys_task.abort();
+            // No request is left to ask for more; what is queued is committed and handed on.
+            writer_life.stop();
+            let _ = writer_task.await;
+            // The writer is gone and so is its end of the fan-out: it runs dry, and with it the outbox task.
+            let _ = outbox_task.await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = hard => {}
+            () = async { shutdown.stopping().await; tokio::time::sleep(patience * 2).await } => {
+                tracing::warn!("not everything was finished in time; the outbox keeps it");
+            }
+        }
+        for task in [directory_task, streams_task] {
+            task.abort();
+        }
+        for life in [&serving, &writer_life, &delivering] {
+            life.stop_now();
+        }
+        for life in [&serving, &writer_life, &delivering] {
+            life.wait(Duration::ZERO).await;
+        }
+    }
+}

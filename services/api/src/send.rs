@@ -1,0 +1,239 @@
+//! The whole path of a message: store, resolve, route, push, finish.
+//!
+//! The request ends with the commit. Everything after it is [`FanOut`]'s work, and the message's outbox row stays
+//! until that is done.
+
+use crate::{
+    Api,
+    auth::Caller,
+    clock,
+    deliver::Deliverer,
+    error::{Error, Problem},
+    extract::{Json, Path},
+    finish::Finisher,
+    resolve::{Group, resolve},
+    trace::Traceparent,
+    writer::Receipt,
+};
+use aws_lc_rs::digest;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq};
+use touchline_mesh::Shutdown;
+use touchline_storage::{Entry, Members, NewMessage};
+use utoipa::ToSchema;
+
+/// Longest content, in bytes of JSON text: with its envelope it fits a socket frame of 64 KiB.
+const CONTENT_LIMIT: usize = 48 * 1024;
+
+/// A message to send.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// Your own name for the message. Sending it again with the same name is safe: it is stored once.
+    client_message_id: ClientMessageId,
+    /// The text, or a JSON object of your application's own.
+    #[schema(value_type = Value)]
+    content: Value,
+    /// True: nobody is notified of it, however absent.
+    #[serde(default)]
+    no_push: bool,
+}
+
+/// What became of a send.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Sent {
+    channel_id: ChannelId,
+    /// Its position in the channel's log.
+    seq: Seq,
+    message_id: MessageId,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// True when this `client_message_id` had been stored before: the other fields are those of the first time.
+    duplicate: bool,
+}
+
+/// Send a message.
+///
+/// The answer means: stored for good, with its place in the log. Delivery follows and does not need the sender.
+/// `4xx`, `429` and `503` mean not stored; anything else, or no answer, means unknown: send again with the same
+/// `client_message_id`.
+#[utoipa::path(post, path = "/v1/channels/{id}/messages", tag = "messages", params(("id" = ChannelId, Path)),
+    request_body = Send, security(("bearer" = [])),
+    responses((status = 201, description = "Stored", body = Sent), (status = 200, description = "Had been stored before", body = Sent),
+        (status = 404, body = Problem), (status = 409, description = "Same client_message_id, other body", body = Problem),
+        (status = 429, body = Problem), (status = 503, description = "Not stored", body = Problem)))]
+pub async fn send(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    trace: Traceparent,
+    Path(channel_id): Path<ChannelId>,
+    Json(send): Json<Send>,
+) -> Result<(StatusCode, axum::Json<Sent>), Error> {
+    api.limits.check_send(caller.user)?;
+    let message = new_message(channel_id, &caller, send)?;
+    let receipt = api.writer.send(message, trace.0).await?;
+    let Receipt { seq, message_id, created_at_ms, duplicate } = receipt;
+    let status = if duplicate { StatusCode::OK } else { StatusCode::CREATED };
+    let created_at = clock::rfc3339(created_at_ms);
+    Ok((status, axum::Json(Sent { channel_id, seq, message_id, created_at, duplicate })))
+}
+
+fn new_message(channel_id: ChannelId, caller: &Caller, send: Send) -> Result<NewMessage, Error> {
+    match &send.content {
+        Value::String(text) if text.is_empty() => return Err(Error::field("content", "must not be empty")),
+        Value::String(_) | Value::Object(_) => {}
+        _ => return Err(Error::field("content", "must be a text or a JSON object")),
+    }
+    // Parsed and written again: keys sorted, no white space. The same content has one spelling, so a retry by a
+    // client that writes its JSON differently is still the same message.
+    let content = send.content.to_string();
+    if content.len() > CONTENT_LIMIT {
+        return Err(Error::field("content", format!("must be at most {CONTENT_LIMIT} bytes of JSON")));
+    }
+    Ok(NewMessage {
+        channel_id,
+        sender_id: caller.user,
+        client_message_id: send.client_message_id,
+        body_hash: body_hash(&content, send.no_push),
+        content,
+        no_push: send.no_push,
+        message_id: MessageId::new(),
+        created_at_ms: clock::now_ms(),
+    })
+}
+
+/// SHA-256 over everything the sender chose.
+fn body_hash(content: &str, no_push: bool) -> [u8; 32] {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&[u8::from(no_push)]);
+    hash.update(content.as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.finish().as_ref());
+    bytes
+}
+
+/// A committed entry on its way to its recipients.
+#[derive(Clone)]
+pub struct Stored {
+    /// The entry.
+    pub entry: Entry,
+    /// The members at its seq.
+    pub members: Arc<Members>,
+    /// Whether who is missed gets a notification.
+    pub notify: bool,
+    /// The sending request's trace context; may be empty.
+    pub traceparent: String,
+}
+
+/// Tasks that route and push. A channel always has the same one, so its messages keep their order, and a channel of
+/// 10,000 members does not stand in everybody's way.
+const LANES: usize = 4;
+/// Committed messages waiting in one lane.
+const LANE_QUEUE: usize = 1_024;
+/// Most messages that share one look-up.
+const LANE_BATCH: usize = 256;
+/// Recipients under way in all messages together; more holds the writer back. A recipient costs a few bytes.
+const RECIPIENTS_UNDER_WAY: usize = 4_000_000;
+
+/// Everything after the commit.
+pub struct FanOut {
+    deliverer: Arc<Deliverer>,
+    finisher: Arc<Finisher>,
+    room: Arc<Semaphore>,
+}
+
+impl FanOut {
+    /// A fan-out that delivers and finishes by these.
+    pub fn new(deliverer: Arc<Deliverer>, finisher: Arc<Finisher>) -> Self {
+        Self { deliverer, finisher, room: Arc::new(Semaphore::new(RECIPIENTS_UNDER_WAY)) }
+    }
+
+    /// Works until `stored` ends and everything in it is handed to the gateways; finishing goes on in `life`.
+    pub async fn run(self, mut stored: mpsc::Receiver<Stored>, life: Shutdown) {
+        let this = Arc::new(self);
+        let lanes: Vec<_> = (0..LANES)
+            .map(|_| {
+                let (lane, messages) = mpsc::channel(LANE_QUEUE);
+                life.spawn(Arc::clone(&this).lane(messages, life.clone()));
+                lane
+            })
+            .collect();
+        while let Some(message) = stored.recv().await {
+            let lane = usize::from(message.entry.channel_id.as_bytes()[15]) % LANES;
+            if lanes[lane].send(message).await.is_err() {
+                return; // A hard stop: the outbox row stays.
+            }
+        }
+    }
+
+    /// A burst shares its look-ups: while one is routed the next ones collect.
+    async fn lane(self: Arc<Self>, mut messages: mpsc::Receiver<Stored>, life: Shutdown) {
+        let mut burst = Vec::with_capacity(LANE_BATCH);
+        while messages.recv_many(&mut burst, LANE_BATCH).await > 0 {
+            for group in resolve(burst.drain(..)) {
+                self.deliver(group, &life).await;
+            }
+        }
+    }
+
+    async fn deliver(self: &Arc<Self>, group: Group, life: &Shutdown) {
+        let targets = self.deliverer.route(&group.members.users).await;
+        for message in group.messages {
+            let recipients = u32::try_from(group.members.users.len()).unwrap_or(u32::MAX);
+            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(recipients).await else { return };
+            let pushes = self.deliverer.push(&message, &targets);
+            let this = Arc::clone(self);
+            life.spawn(async move {
+                this.finisher.finish(message, pushes).await;
+                drop(room);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller::for_test(touchline_ids::UserId::new())
+    }
+
+    fn message(json: &str) -> Result<NewMessage, String> {
+        let send: Send = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        new_message(ChannelId::new(), &caller(), send).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_same_content_has_one_hash_however_it_is_written() {
+        let one = message(r#"{"client_message_id":"1","content":{"a":1,"b":"é"}}"#).unwrap();
+        let two = message(r#"{"client_message_id":"1","content":{ "b":"\u00e9", "a":1 },"no_push":false}"#).unwrap();
+        assert_eq!(one.body_hash, two.body_hash);
+        let other = message(r#"{"client_message_id":"1","content":{"a":1,"b":"é"},"no_push":true}"#).unwrap();
+        assert_ne!(one.body_hash, other.body_hash);
+    }
+
+    #[test]
+    fn what_the_server_owns_is_refused() {
+        for field in ["sender_id", "seq", "role", "created_at", "message_id"] {
+            let error = message(&format!(r#"{{"client_message_id":"1","content":"x","{field}":1}}"#)).unwrap_err();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn content_is_a_text_or_an_object_of_bounded_size() {
+        let with = |content: &str| message(&format!(r#"{{"client_message_id":"1","content":{content}}}"#));
+        assert!(with("\"hello\"").is_ok() && with("{}").is_ok());
+        for bad in ["\"\"", "1", "null", "[]", "true"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+        assert!(with(&format!("\"{}\"", "x".repeat(CONTENT_LIMIT - 2))).is_ok());
+        assert!(with(&format!("\"{}\"", "x".repeat(CONTENT_LIMIT - 1))).is_err());
+    }
+}

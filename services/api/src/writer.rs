@@ -1,0 +1,237 @@
+//! The one writer task of an api: it collects sends into micro-batches, so that one commit serves up to 64 of them,
+//! and hands what was committed to the fan-out in log order.
+//!
+//! It never waits for a batch to fill: while one batch commits the next one collects, which batches exactly as much
+//! as the load needs and adds no delay to a lone send.
+
+use crate::{error::Error, send::Stored};
+use std::{mem, sync::Arc};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
+use touchline_ids::{ChannelId, MessageId, Seq};
+use touchline_mesh::Shutdown;
+use touchline_storage::{
+    Appended, Changed, ChannelChange, CreateChannel, Entry, MemberCache, Members, NewChannel, NewMessage, Storage,
+    StorageError,
+};
+use uuid::Uuid;
+
+/// Most sends in one transaction.
+const BATCH: usize = 64;
+
+/// What became of a send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its position in the channel's log.
+    pub seq: Seq,
+    /// Its id.
+    pub message_id: MessageId,
+    /// When it was stored first, Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Whether it had been stored before.
+    pub duplicate: bool,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+enum Command {
+    Send { message: NewMessage, traceparent: String, reply: Reply<Receipt> },
+    Change { change: ChannelChange, traceparent: String, reply: Reply<Changed> },
+    Create { channel: NewChannel, traceparent: String, reply: Reply<CreateChannel> },
+}
+
+/// The way into the writer; clones share it.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Command>,
+}
+
+impl Writer {
+    /// Stores a message: when this returns, it is committed.
+    ///
+    /// # Errors
+    /// `Unavailable` when the queue is full or the database is away (nothing was stored), `NoSuchChannel` when the
+    /// sender is not a member, `ClientMessageIdReused` when the id was used for another body.
+    pub async fn send(&self, message: NewMessage, traceparent: String) -> Result<Receipt, Error> {
+        self.ask(|reply| Command::Send { message, traceparent, reply }).await
+    }
+
+    /// Changes a channel: its name, members or roles.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); what the rules refuse is in the answer.
+    pub async fn change(&self, change: ChannelChange, traceparent: String) -> Result<Changed, Error> {
+        self.ask(|reply| Command::Change { change, traceparent, reply }).await
+    }
+
+    /// Creates a channel with its first members.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn create(&self, channel: NewChannel, traceparent: String) -> Result<CreateChannel, Error> {
+        self.ask(|reply| Command::Create { channel, traceparent, reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(command(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Unavailable { what: "too many sends are waiting" },
+            TrySendError::Closed(_) => Error::Unavailable { what: "this server is stopping" },
+        })?;
+        // The task was stopped hard with the command in its hands: it may have committed.
+        answer.await.map_err(|_| Error::Timeout)?
+    }
+}
+
+/// The task behind [`Writer`].
+pub struct WriterTask {
+    storage: Storage,
+    /// This api's life, the owner of the outbox rows it writes.
+    owner: Uuid,
+    max_members: usize,
+    members: MemberCache,
+    commands: mpsc::Receiver<Command>,
+    fan_out: mpsc::Sender<Stored>,
+}
+
+/// A writer and its task; `fan_out` gets what was committed, in log order per channel.
+pub fn writer(
+    storage: Storage,
+    owner: Uuid,
+    max_members: usize,
+    queue: usize,
+    fan_out: mpsc::Sender<Stored>,
+) -> (Writer, WriterTask) {
+    let (queue, commands) = mpsc::channel(queue);
+    let task = WriterTask { storage, owner, max_members, members: MemberCache::default(), commands, fan_out };
+    (Writer { queue }, task)
+}
+
+impl WriterTask {
+    /// Works until the stop, then through what is queued already.
+    pub async fn run(mut self, shutdown: &Shutdown) {
+        let mut stopping = std::pin::pin!(shutdown.stopping());
+        let mut commands = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopping, if !self.commands.is_closed() => self.commands.close(),
+                received = self.commands.recv_many(&mut commands, BATCH) => {
+                    if received == 0 {
+                        return;
+                    }
+                    self.carry_out(&mut commands).await;
+                }
+            }
+        }
+    }
+
+    /// Carries commands out in order: runs of sends as one batch, everything else in a transaction of its own.
+    async fn carry_out(&mut self, commands: &mut Vec<Command>) {
+        let mut sends = Vec::with_capacity(commands.len());
+        for command in commands.drain(..) {
+            match command {
+                Command::Send { message, traceparent, reply } => sends.push((message, traceparent, reply)),
+                Command::Change { change, traceparent, reply } => {
+                    self.append(mem::take(&mut sends)).await;
+                    self.change(change, traceparent, reply).await;
+                }
+                Command::Create { channel, traceparent, reply } => {
+                    self.append(mem::take(&mut sends)).await;
+                    self.create(channel, traceparent, reply).await;
+                }
+            }
+        }
+        self.append(sends).await;
+    }
+
+    async fn append(&mut self, sends: Vec<(NewMessage, String, Reply<Receipt>)>) {
+        if sends.is_empty() {
+            return;
+        }
+        let (messages, waiting): (Vec<_>, Vec<_>) =
+            sends.into_iter().map(|(message, traceparent, reply)| (message, (traceparent, reply))).unzip();
+        let batch = self.storage.append(messages.clone(), self.owner, &mut self.members).await;
+        match batch {
+            Ok(appended) => {
+                for (appended, (traceparent, reply)) in appended.into_iter().zip(waiting) {
+                    self.answer(appended, traceparent, reply).await;
+                }
+            }
+            // One message the database refuses must not fail its neighbours: each is tried by itself.
+            Err(StorageError::Database(error)) if messages.len() > 1 => {
+                tracing::warn!(batch.size = messages.len(), %error, "batch refused, trying each send by itself");
+                for (message, (traceparent, reply)) in messages.into_iter().zip(waiting) {
+                    match self.storage.append(vec![message], self.owner, &mut self.members).await {
+                        Ok(mut appended) => match appended.pop() {
+                            Some(appended) => self.answer(appended, traceparent, reply).await,
+                            None => drop(reply),
+                        },
+                        Err(error) => drop(reply.send(Err(error.into()))),
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(batch.size = messages.len(), %error, "batch not stored");
+                for (_, reply) in waiting {
+                    let _ = reply.send(Err(Error::of_batch(&error)));
+                }
+            }
+        }
+    }
+
+    /// Answers one send, and only then hands it on: the 201 never waits for a push.
+    async fn answer(&self, appended: Appended, traceparent: String, reply: Reply<Receipt>) {
+        let (answer, stored) = match appended {
+            Appended::Stored { entry, members, no_push } => {
+                let (seq, message_id, created_at_ms) = (entry.seq, entry.message_id, entry.created_at_ms);
+                (Ok(Receipt { seq, message_id, created_at_ms, duplicate: false }), Some((entry, members, !no_push)))
+            }
+            Appended::Duplicate { seq, message_id, created_at_ms } => {
+                (Ok(Receipt { seq, message_id, created_at_ms, duplicate: true }), None)
+            }
+            Appended::Conflict => (Err(Error::ClientMessageIdReused), None),
+            Appended::NotAMember => (Err(Error::NoSuchChannel), None),
+        };
+        // The caller may be gone; the message is stored all the same.
+        let _ = reply.send(answer);
+        if let Some((entry, members, notify)) = stored {
+            self.hand_on(entry, members, notify, traceparent).await;
+        }
+    }
+
+    async fn change(&mut self, change: ChannelChange, traceparent: String, reply: Reply<Changed>) {
+        let changed = self.storage.change_channel(change, self.owner, &mut self.members, self.max_members).await;
+        let stored = match &changed {
+            Ok(Changed::Stored { entry, members }) => Some((entry.clone(), Arc::clone(members))),
+            _ => None,
+        };
+        let _ = reply.send(changed.map_err(Into::into));
+        if let Some((entry, members)) = stored {
+            self.hand_on(entry, members, false, traceparent).await;
+        }
+    }
+
+    async fn create(&mut self, channel: NewChannel, traceparent: String, reply: Reply<CreateChannel>) {
+        let created = self.storage.create_channel(channel, self.owner).await;
+        let stored = match &created {
+            Ok(CreateChannel::Created { entry, members, .. }) => Some((entry.clone(), Arc::clone(members))),
+            _ => None,
+        };
+        let _ = reply.send(created.map_err(Into::into));
+        if let Some((entry, members)) = stored {
+            self.hand_on(entry, members, false, traceparent).await;
+        }
+    }
+
+    /// A full fan-out holds the writer back, and so the senders: that is the back-pressure.
+    async fn hand_on(&self, entry: Entry, members: Arc<Members>, notify: bool, traceparent: String) {
+        let (channel_id, seq): (ChannelId, Seq) = (entry.channel_id, entry.seq);
+        if self.fan_out.send(Stored { entry, members, notify, traceparent }).await.is_err() {
+            // Its outbox row stays, and another api will take it.
+            tracing::warn!(channel.id = %channel_id, message.seq = %seq, "stopped before the fan-out");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Frames as the server sends them.
+
+use crate::model::Message;
+use serde::Deserialize;
+use touchline_ids::SessionId;
+
+/// A frame from the server.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// The session is authenticated and its route is visible: sync now.
+    Ready {
+        /// The session.
+        session_id: SessionId,
+        /// Seconds between pings.
+        heartbeat_s: u64,
+        /// Seconds the session may live unless it is renewed.
+        expires_in_s: u64,
+    },
+    /// An entry of a channel's log.
+    Message(Message),
+    /// The answer to a ping.
+    Pong {
+        /// How many message frames the server has sent on this session.
+        frames: u64,
+    },
+    /// The gateway goes away: open another socket after this time.
+    Reconnect {
+        /// Milliseconds to wait.
+        after_ms: u64,
+    },
+    /// The server refused what the client sent.
+    Error {
+        /// Stable; programs decide by it.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// A frame this client does not know, as it came.
+    Unknown(String),
+}
+
+#[derive(Deserialize)]
+struct Tag {
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Known {
+    Ready { session_id: SessionId, heartbeat_s: u64, expires_in_s: u64 },
+    Pong { frames: u64 },
+    Reconnect { after_ms: u64 },
+    Error { code: String, message: String },
+}
+
+impl Frame {
+    /// Reads a frame's text. What this client does not know, or cannot read, stays [`Frame::Unknown`].
+    pub fn parse(text: &str) -> Self {
+        Self::known(text).unwrap_or_else(|| Self::Unknown(text.to_owned()))
+    }
+
+    fn known(text: &str) -> Option<Self> {
+        let tag: Tag = serde_json::from_str(text).ok()?;
+        if tag.r#type == "message" {
+            return serde_json::from_str(text).ok().map(Self::Message);
+        }
+        Some(match serde_json::from_str(text).ok()? {
+            Known::Ready { session_id, heartbeat_s, expires_in_s } => {
+                Self::Ready { session_id, heartbeat_s, expires_in_s }
+            }
+            Known::Pong { frames } => Self::Pong { frames },
+            Known::Reconnect { after_ms } => Self::Reconnect { after_ms },
+            Known::Error { code, message } => Self::Error { code, message },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+
+    #[test]
+    fn known_frames_are_typed_and_their_unknown_fields_ignored() {
+        let (channel_id, message_id, sender_id) = (ChannelId::new(), MessageId::new(), UserId::new());
+        let text = json!({
+            "type": "message", "channel_id": channel_id, "seq": 7, "message_id": message_id, "sender_id": sender_id,
+            "kind": "text", "content": {"text": "hello"}, "created_at": "2026-01-02T03:04:05Z", "check": 4_000_000_000u32,
+            "later": true,
+        });
+        let Frame::Message(message) = Frame::parse(&text.to_string()) else { panic!("{text}") };
+        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 4_000_000_000));
+        assert_eq!(Frame::parse(r#"{"type":"pong","frames":3,"x":1}"#), Frame::Pong { frames: 3 });
+        assert_eq!(Frame::parse(r#"{"type":"reconnect","after_ms":250}"#), Frame::Reconnect { after_ms: 250 });
+    }
+
+    #[test]
+    fn what_is_not_known_is_kept() {
+        for text in [r#"{"type":"typing"}"#, "[]", "", r#"{"type":"message"}"#] {
+            assert_eq!(Frame::parse(text), Frame::Unknown(text.into()));
+        }
+    }
+}
