@@ -245,7 +245,8 @@ pub async fn ten_thousand_users_are_found_in_one_call(fixture: &impl Fixture) {
     // Every third user is offline; every sixth has two devices on two gateways.
     let online = (0..10_000).filter(|index| index % 3 != 0);
     let mut sessions: Vec<_> = online.map(|index| session(users[index], "phone", gateways[index % 2], 1)).collect();
-    sessions.extend((0..10_000).filter(|index| index % 6 == 1).map(|index| session(users[index], "pad", gateways[2], 1)));
+    sessions
+        .extend((0..10_000).filter(|index| index % 6 == 1).map(|index| session(users[index], "pad", gateways[2], 1)));
     for registered in registry.register(&sessions).await.expect(ANSWERS) {
         assert_eq!(registered, Registered::Stored);
     }

@@ -165,7 +165,8 @@ impl Registry for MemoryRegistry {
         let mut routes = Vec::with_capacity(users.len());
         for (index, user) in (0u32..).zip(users) {
             let first = routes.len();
-            for device in held.routes.get(user).filter(|devices| devices.until > now).into_iter().flat_map(|d| &d.value) {
+            for device in held.routes.get(user).filter(|devices| devices.until > now).into_iter().flat_map(|d| &d.value)
+            {
                 let route = Route { index, incarnation: device.incarnation };
                 if !routes[first..].contains(&route) {
                     routes.push(route);

@@ -187,7 +187,8 @@ mod tests {
         leases[0].state = GatewayState::Draining;
         let view: View = leases.iter().cloned().collect();
         for _ in 0..100 {
-            let mut chosen: Vec<_> = placement.choose(&view, 10).iter().map(|lease| lease.gateway.to_string()).collect();
+            let mut chosen: Vec<_> =
+                placement.choose(&view, 10).iter().map(|lease| lease.gateway.to_string()).collect();
             chosen.sort();
             assert_eq!(chosen, ["gw-1", "gw-2", "gw-4"]);
             assert_eq!(placement.choose(&view, 2).len(), 2);

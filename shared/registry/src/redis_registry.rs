@@ -10,8 +10,8 @@ use crate::{
     keys::{Keys, Script, Scripts, decode_lease, decode_route, encode_lease, encode_route, milliseconds, seconds},
 };
 use link::{Answers, Call, Link, Make, unavailable};
-use slots::Master;
 use redis::{Cmd, FromRedisValue, ServerErrorKind, Value, cmd, from_redis_value};
+use slots::Master;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -153,7 +153,8 @@ impl Registry for RedisRegistry {
         let ids: Vec<String> = read(self.link.call(&|| Call::new(&key, command("SMEMBERS", &key))).await?)?;
         let ids: Vec<GatewayId> = ids.into_iter().filter_map(|id| id.parse().ok()).collect();
         let leases = self.leases(&ids).await?;
-        let gone: Vec<_> = ids.into_iter().zip(&leases).filter(|(_, lease)| lease.is_none()).map(|(id, _)| id).collect();
+        let gone: Vec<_> =
+            ids.into_iter().zip(&leases).filter(|(_, lease)| lease.is_none()).map(|(id, _)| id).collect();
         if !gone.is_empty() {
             self.sweep(&gone).await?;
         }
@@ -172,10 +173,8 @@ impl Registry for RedisRegistry {
         let answers = self.scripted(sessions.len(), &call).await?;
         let answer = |value| {
             let newer = read::<Option<Vec<u8>>>(value)?.as_deref().and_then(decode_route);
-            Ok(newer.map_or(Registered::Stored, |(incarnation, connection)| Registered::Newer {
-                incarnation,
-                connection,
-            }))
+            Ok(newer
+                .map_or(Registered::Stored, |(incarnation, connection)| Registered::Newer { incarnation, connection }))
         };
         answers.values.into_iter().map(answer).collect()
     }

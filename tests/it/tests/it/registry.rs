@@ -109,7 +109,8 @@ async fn keys_are_stored_as_documented_and_end_by_themselves() {
 #[tokio::test]
 async fn the_directory_is_swept_of_gateways_without_a_lease() {
     for redis in [one_server().await, three_masters().await] {
-        let (alive, dead) = (contract::lease("gw-1", IncarnationId::new()), contract::lease("gw-2", IncarnationId::new()));
+        let (alive, dead) =
+            (contract::lease("gw-1", IncarnationId::new()), contract::lease("gw-2", IncarnationId::new()));
         redis.registry.renew_lease(&alive).await.unwrap();
         redis.registry.renew_lease(&dead).await.unwrap();
         redis.run::<()>(&["PEXPIRE", "{}gw:gw-2", "0"]).await;
