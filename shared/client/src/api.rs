@@ -2,7 +2,7 @@
 
 use crate::{
     error::{ClientError, Refusal},
-    model::{Channel, Connect, Cursor, History, Login, Member, NewMessage, Sent, Synced, User},
+    model::{Channel, Connect, Cursor, History, Login, Member, NewMessage, ReadMark, Sent, Synced, User},
 };
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -25,6 +25,12 @@ impl fmt::Debug for Client {
 }
 
 type Result<T> = std::result::Result<T, ClientError>;
+
+/// What a change of the members answers.
+#[derive(Deserialize)]
+struct Change {
+    seq: Option<Seq>,
+}
 
 /// A page's worth; the server's limit.
 const PAGE: usize = 200;
@@ -99,15 +105,15 @@ impl Client {
         #[derive(Deserialize)]
         struct Page {
             channels: Vec<Channel>,
-            more: bool,
+            next: Option<ChannelId>,
         }
-        let mut all: Vec<Channel> = Vec::new();
+        let mut all = Vec::new();
+        let mut after = None;
         loop {
-            let after = all.last().map(|channel| ("after", channel.id.to_string()));
             let page: Page = answer(self.page("/v1/channels", after)).await?;
-            let done = !page.more || page.channels.is_empty();
             all.extend(page.channels);
-            if done {
+            after = page.next;
+            if after.is_none() {
                 return Ok(all);
             }
         }
@@ -129,25 +135,32 @@ impl Client {
         #[derive(Deserialize)]
         struct Page {
             members: Vec<Member>,
-            more: bool,
+            next: Option<UserId>,
         }
         let path = format!("/v1/channels/{channel}/members");
-        let mut all: Vec<Member> = Vec::new();
+        let mut all = Vec::new();
+        let mut after = None;
         loop {
-            let after = all.last().map(|member| ("after", member.user_id.to_string()));
             let page: Page = answer(self.page(&path, after)).await?;
-            let done = !page.more || page.members.is_empty();
             all.extend(page.members);
-            if done {
+            after = page.next;
+            if after.is_none() {
                 return Ok(all);
             }
         }
     }
 
-    /// Adds members to a channel.
-    pub async fn add_members(&self, channel: ChannelId, users: &[UserId]) -> Result<()> {
+    /// Adds members to a channel: the seq of the log entry that says so, none when all were members.
+    pub async fn add_members(&self, channel: ChannelId, users: &[UserId]) -> Result<Option<Seq>> {
         let request = self.post(&format!("/v1/channels/{channel}/members")).json(&json!({"user_ids": users}));
-        accepted(request).await.map(drop)
+        answer::<Change>(request).await.map(|change| change.seq)
+    }
+
+    /// Gives a member another role (`owner`, `admin`, `member`): the seq of the log entry that says so, if anything changed.
+    pub async fn set_role(&self, channel: ChannelId, user: UserId, role: &str) -> Result<Option<Seq>> {
+        let path = format!("/v1/channels/{channel}/members/{user}");
+        let request = self.request(Method::PATCH, &path).json(&json!({"role": role}));
+        answer::<Change>(request).await.map(|change| change.seq)
     }
 
     /// Removes a member from a channel; oneself: leaves it.
@@ -180,9 +193,9 @@ impl Client {
     }
 
     /// Raises my read mark; a lower one changes nothing.
-    pub async fn mark_read(&self, channel: ChannelId, seq: Seq) -> Result<()> {
+    pub async fn mark_read(&self, channel: ChannelId, seq: Seq) -> Result<ReadMark> {
         let path = format!("/v1/channels/{channel}/read");
-        accepted(self.request(Method::PUT, &path).json(&json!({"seq": seq}))).await.map(drop)
+        answer(self.request(Method::PUT, &path).json(&json!({"seq": seq}))).await
     }
 
     /// What I missed since these cursors, and the newest `recent` of my channels without one.
@@ -215,7 +228,8 @@ impl Client {
         self.request(Method::POST, path)
     }
 
-    fn page(&self, path: &str, after: Option<(&str, String)>) -> RequestBuilder {
+    fn page(&self, path: &str, after: Option<impl fmt::Display>) -> RequestBuilder {
+        let after = after.map(|after| ("after", after.to_string()));
         self.get(path).query(&[("limit", PAGE)]).query(after.as_slice())
     }
 

@@ -13,12 +13,14 @@ pub enum Frame {
         session_id: SessionId,
         /// Seconds between pings.
         heartbeat_s: u64,
+        /// Seconds the session may live unless it is renewed.
+        expires_in_s: u64,
     },
     /// An entry of a channel's log.
     Message(Message),
     /// The answer to a ping.
     Pong {
-        /// How many frames the server has sent on this socket.
+        /// How many message frames the server has sent on this session.
         frames: u64,
     },
     /// The gateway goes away: open another socket after this time.
@@ -45,7 +47,7 @@ struct Tag {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Known {
-    Ready { session_id: SessionId, heartbeat_s: u64 },
+    Ready { session_id: SessionId, heartbeat_s: u64, expires_in_s: u64 },
     Pong { frames: u64 },
     Reconnect { after_ms: u64 },
     Error { code: String, message: String },
@@ -63,7 +65,9 @@ impl Frame {
             return serde_json::from_str(text).ok().map(Self::Message);
         }
         Some(match serde_json::from_str(text).ok()? {
-            Known::Ready { session_id, heartbeat_s } => Self::Ready { session_id, heartbeat_s },
+            Known::Ready { session_id, heartbeat_s, expires_in_s } => {
+                Self::Ready { session_id, heartbeat_s, expires_in_s }
+            }
             Known::Pong { frames } => Self::Pong { frames },
             Known::Reconnect { after_ms } => Self::Reconnect { after_ms },
             Known::Error { code, message } => Self::Error { code, message },
@@ -86,7 +90,7 @@ mod tests {
             "later": true,
         });
         let Frame::Message(message) = Frame::parse(&text.to_string()) else { panic!("{text}") };
-        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), Some(4_000_000_000)));
+        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 4_000_000_000));
         assert_eq!(Frame::parse(r#"{"type":"pong","frames":3,"x":1}"#), Frame::Pong { frames: 3 });
         assert_eq!(Frame::parse(r#"{"type":"reconnect","after_ms":250}"#), Frame::Reconnect { after_ms: 250 });
     }

@@ -14,7 +14,7 @@ pub use api::Client;
 pub use error::{ClientError, Refusal};
 pub use frame::Frame;
 pub use model::{
-    Backoff, Channel, Connect, Cursor, GatewayAddress, History, Login, Member, Message, NewMessage, Sent, Synced,
-    SyncedChannel, User,
+    Backoff, Channel, Connect, Cursor, GatewayAddress, History, Login, Member, Message, NewMessage, ReadMark, Sent,
+    Synced, SyncedChannel, User,
 };
 pub use socket::{Closed, SUBPROTOCOL, Socket};

@@ -65,10 +65,21 @@ pub struct Member {
     pub display_name: String,
     /// `owner`, `admin` or `member`.
     pub role: String,
+    /// The first entry they see.
+    pub joined_seq: Seq,
+}
+
+/// How far one has read a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ReadMark {
+    /// Up to where.
+    pub read_seq: Seq,
+    /// How many entries follow.
+    pub unread: i64,
 }
 
 /// One entry of a channel's log.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// In which channel.
     pub channel_id: ChannelId,
@@ -84,8 +95,8 @@ pub struct Message {
     pub content: Value,
     /// RFC 3339, UTC.
     pub created_at: String,
-    /// The cursor check for this seq; in WebSocket frames only ([`MessageId::check`] is the same number).
-    pub check: Option<u32>,
+    /// The cursor check for this seq: [`MessageId::check`] of its id, said by the server so that nobody need compute it.
+    pub check: u32,
 }
 
 /// A message to send.
@@ -149,6 +160,8 @@ pub struct Cursor {
 pub struct Synced {
     /// Channels with news.
     pub channels: Vec<SyncedChannel>,
+    /// Channels one named and is not (any more) a member of.
+    pub gone: Vec<ChannelId>,
 }
 
 /// What was missed in one channel.

@@ -30,6 +30,7 @@ pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: SessionId,
     heartbeat: Duration,
+    expires_in: Duration,
 }
 
 /// How a socket ended.
@@ -82,6 +83,11 @@ impl Socket {
         self.heartbeat
     }
 
+    /// How long after `ready` the session ends unless it is [renewed](Self::renew).
+    pub fn expires_in(&self) -> Duration {
+        self.expires_in
+    }
+
     /// The next frame. Cancelling it loses nothing.
     ///
     /// # Errors
@@ -104,6 +110,14 @@ impl Socket {
     /// When the socket has ended.
     pub async fn ack(&mut self, cursors: &BTreeMap<ChannelId, Seq>) -> Result<(), Closed> {
         self.send(json!({"type": "ack", "cursors": cursors}).to_string()).await
+    }
+
+    /// Renews the session with a fresh ticket of the same user and device; the answer is another [`Frame::Ready`].
+    ///
+    /// # Errors
+    /// When the socket has ended.
+    pub async fn renew(&mut self, ticket: &str, device: &DeviceId, connection: ConnectionNumber) -> Result<(), Closed> {
+        self.send(hello(ticket, device, connection)).await
     }
 
     /// Asks for a [`Frame::Pong`].
@@ -150,16 +164,20 @@ async fn open(
         .max_message_size(Some(256 * 1024))
         .max_frame_size(Some(256 * 1024));
     let (mut stream, _) = connect_async_with_config(request, Some(config), true).await.map_err(handshake)?;
-    let hello = json!({"type": "hello", "ticket": ticket, "device_id": device, "connection": connection});
     let refused = |error: tungstenite::Error| ClientError::NotReady(Closed::broken(error));
-    stream.send(Message::text(hello.to_string())).await.map_err(refused)?;
+    stream.send(Message::text(hello(ticket, device, connection))).await.map_err(refused)?;
     loop {
         let text = next_text(&mut stream).await.map_err(ClientError::NotReady)?;
         // What else may come before it (an `error`, say) is explained by the close code that follows.
-        if let Frame::Ready { session_id, heartbeat_s } = Frame::parse(&text) {
-            return Ok(Socket { stream, session: session_id, heartbeat: Duration::from_secs(heartbeat_s) });
+        if let Frame::Ready { session_id, heartbeat_s, expires_in_s } = Frame::parse(&text) {
+            let (heartbeat, expires_in) = (Duration::from_secs(heartbeat_s), Duration::from_secs(expires_in_s));
+            return Ok(Socket { stream, session: session_id, heartbeat, expires_in });
         }
     }
+}
+
+fn hello(ticket: &str, device: &DeviceId, connection: ConnectionNumber) -> String {
+    json!({"type": "hello", "ticket": ticket, "device_id": device, "connection": connection}).to_string()
 }
 
 async fn next_text(stream: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Result<Utf8Bytes, Closed> {

@@ -43,11 +43,15 @@ impl<T: Default + Serialize + DeserializeOwned> Shape<T> {
         }
     }
 
-    /// Whether the key at `path` takes `value`, tried by itself on top of the defaults.
+    /// Whether the key at `path` takes `value`, tried by itself on top of the defaults. The reason never repeats the
+    /// value: it may be a secret.
     pub(crate) fn accepts(&self, path: &str, value: Value) -> Result<(), String> {
         let mut tree = Value::Object(Map::new());
         put(&mut tree, path, value);
-        serde_json::from_value::<T>(tree).map(drop).map_err(|error| error.to_string())
+        serde_json::from_value::<T>(tree).map(drop).map_err(|error| {
+            let error = error.to_string();
+            error.rsplit_once(", expected ").map_or(error.clone(), |(_, expected)| format!("expected {expected}"))
+        })
     }
 
     /// The known path that an unknown one was most likely meant to be: the nearest name beside it, or the same name

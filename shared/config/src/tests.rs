@@ -141,12 +141,12 @@ fn every_problem_is_reported_at_once_with_its_path_and_source() {
     assert_eq!(
         told,
         [
-            format!("api.max_body: invalid type: string \"big\", expected u32 ({name}:2)"),
+            format!("api.max_body: expected u32 ({name}:2)"),
             format!("database: is a section: give its keys, such as database.… ({name}:3)"),
             format!("nonsense: unknown key ({name}:1)"),
-            "api.docs: invalid type: string \"maybe\", expected a boolean (TOUCHLINE__API__DOCS)".to_owned(),
-            "api.ports: invalid type: string \"1,70000\", expected a sequence (TOUCHLINE__API__PORTS)".to_owned(),
-            "api.limit: invalid value: integer `300`, expected u8 (--limit)".to_owned(),
+            "api.docs: expected a boolean (TOUCHLINE__API__DOCS)".to_owned(),
+            "api.ports: expected a sequence (TOUCHLINE__API__PORTS)".to_owned(),
+            "api.limit: expected u8 (--limit)".to_owned(),
             "database.url: must be set".to_owned(),
         ]
     );
