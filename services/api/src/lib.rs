@@ -4,6 +4,7 @@
 
 mod auth;
 mod channels;
+mod client_address;
 mod clock;
 mod config;
 mod connect;
@@ -119,7 +120,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let (writer, writer_task) = writer(storage.clone(), owner, config.max_members, config.writer_queue, fan_out_queue);
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
-        limits: Limits::new(&config.limits, config.trusted_proxies.clone()),
+        limits: Limits::new(&config.limits),
         directory: Arc::clone(&directory),
         placement: Placement::default(),
         config,
