@@ -169,10 +169,6 @@ impl App {
             let api = Arc::clone(&api);
             serving.spawn(async move { api.limits.sweep_forever().await })
         };
-        let keys_task = {
-            let (access, identities) = (api.access.clone(), api.identities.clone());
-            serving.spawn(async move { tokio::join!(access.refresh_forever(), identities.refresh_forever()) })
-        };
         let writer_life = Shutdown::new();
         let writer_task = {
             let life = writer_life.clone();
@@ -194,7 +190,6 @@ impl App {
             };
             tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
             limits_task.abort();
-            keys_task.abort();
             // No request is left to ask for more; what is queued is committed and handed on.
             writer_life.stop();
             let _ = writer_task.await;
