@@ -5,6 +5,7 @@ use crate::{
     auth::Caller,
     error::{Error, Problem},
     extract::Json,
+    limits::ClientAddress,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -59,10 +60,12 @@ pub struct ConnectAnswer {
 pub async fn connect(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    address: ClientAddress,
     Json(body): Json<ConnectBody>,
 ) -> Result<axum::Json<ConnectAnswer>, Error> {
-    api.limits.check_connect(caller.user)?;
-    let gateways: Vec<_> = api.placement.choose(CANDIDATES).into_iter().map(|url| GatewayUrl { url }).collect();
+    api.limits.check_connect(caller.user, address)?;
+    let chosen = api.placement.choose(&api.directory.view(), CANDIDATES);
+    let gateways: Vec<_> = chosen.iter().map(|lease| GatewayUrl { url: lease.public_url.clone() }).collect();
     if gateways.is_empty() {
         return Err(Error::Unavailable { what: "no gateway takes connections now" });
     }

@@ -12,7 +12,7 @@ use touchline_proto::{
     convert::pack_users,
     push::{Message, PushRequest},
 };
-use touchline_registry::{Directory, Lease, Registry};
+use touchline_registry::{Directory, Group, Lease, Registry};
 
 /// What a look-up may take. After that the push is broadcast: every live gateway says for whom it holds a session.
 const LOOK_UP_BUDGET: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl Deliverer {
     /// in time it is a broadcast.
     pub async fn route(&self, users: &[UserId]) -> Vec<Target> {
         let grouped = match timeout(LOOK_UP_BUDGET, self.registry.look_up(users)).await {
-            Ok(Ok(routes)) => self.directory.group(&routes).await,
+            Ok(Ok(routes)) => self.directory.group(&routes).await.live,
             Ok(Err(error)) => self.broadcast(users.len(), &error.to_string()),
             Err(_) => self.broadcast(users.len(), "over its time budget"),
         };
@@ -70,15 +70,17 @@ impl Deliverer {
         };
         grouped
             .into_iter()
-            .map(|(gateway, indexes)| Target { packed: pack(&indexes), gateway, indexes: indexes.into() })
+            .map(|Group { lease, users }| Target { packed: pack(&users), gateway: lease, indexes: users.into() })
             .collect()
     }
 
-    fn broadcast(&self, users: usize, reason: &str) -> Vec<(Arc<Lease>, Vec<u32>)> {
+    fn broadcast(&self, users: usize, reason: &str) -> Vec<Group> {
         let everyone: Vec<u32> = (0u32..).take(users).collect();
-        let gateways = self.directory.gateways();
-        tracing::warn!(reason, gateways = gateways.len(), "no routes from the registry, broadcasting");
-        gateways.into_iter().map(|gateway| (gateway, everyone.clone())).collect()
+        let view = self.directory.view();
+        let groups: Vec<_> =
+            view.leases().map(|lease| Group { lease: Arc::clone(lease), users: everyone.clone() }).collect();
+        tracing::warn!(reason, gateways = groups.len(), "no routes from the registry, broadcasting");
+        groups
     }
 
     /// Hands one message to the stream of every target, without waiting. Messages handed over one after another reach

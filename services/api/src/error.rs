@@ -255,7 +255,8 @@ impl IntoResponse for Error {
         if let Some(seconds) = self.retry_after_s() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if matches!(self, Self::Unauthenticated(_)) {
+        // RFC 9110: every 401 says how one authenticates.
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"touchline\""));
         }
         response

@@ -28,6 +28,7 @@ mod writer;
 pub use config::Config;
 pub use routes::openapi;
 
+use auth::OutsideUsers;
 use deliver::Deliverer;
 use finish::{Finisher, OutboxTask};
 use limits::Limits;
@@ -70,8 +71,10 @@ pub struct Api {
     refresh_life: Duration,
     tickets: TicketSigner,
     identities: IdentityProviders,
+    outside_users: OutsideUsers,
     passwords: Passwords,
     limits: Limits,
+    directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,
     shutdown: Shutdown,
@@ -117,7 +120,8 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits, config.trusted_proxies.clone()),
-        placement: Placement::new(Arc::clone(&directory)),
+        directory: Arc::clone(&directory),
+        placement: Placement::default(),
         config,
         storage,
         registry,
@@ -125,6 +129,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         refresh_life,
         tickets,
         identities,
+        outside_users: OutsideUsers::default(),
         writer,
         shutdown: serving.clone(),
     });
@@ -163,6 +168,10 @@ impl App {
             let api = Arc::clone(&api);
             serving.spawn(async move { api.limits.sweep_forever().await })
         };
+        let keys_task = {
+            let (access, identities) = (api.access.clone(), api.identities.clone());
+            serving.spawn(async move { tokio::join!(access.refresh_forever(), identities.refresh_forever()) })
+        };
         let writer_life = Shutdown::new();
         let writer_task = {
             let life = writer_life.clone();
@@ -184,6 +193,7 @@ impl App {
             };
             tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
             limits_task.abort();
+            keys_task.abort();
             // No request is left to ask for more; what is queued is committed and handed on.
             writer_life.stop();
             let _ = writer_task.await;

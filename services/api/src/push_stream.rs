@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use touchline_ids::IncarnationId;
 use touchline_mesh::{Shutdown, client};
 use touchline_proto::push::{PushRequest, PushResult, push_service_client::PushServiceClient};
-use touchline_registry::{Directory, Lease};
+use touchline_registry::{Directory, Lease, View};
 
 /// Pushes waiting for one gateway's stream. More means that the gateway does not keep up: they count as not reached.
 const QUEUE: usize = 1_024;
@@ -60,13 +60,13 @@ impl PushStreams {
         let mut tick = tokio::time::interval(FOLLOW);
         loop {
             tick.tick().await;
-            self.follow(&directory.gateways());
+            self.follow(&directory.view());
         }
     }
 
-    fn follow(&self, live: &[Arc<Lease>]) {
-        self.lock().retain(|incarnation, _| live.iter().any(|lease| lease.incarnation == *incarnation));
-        for lease in live {
+    fn follow(&self, live: &View) {
+        self.lock().retain(|incarnation, _| live.get(*incarnation).is_some());
+        for lease in live.leases() {
             self.stream_to(lease);
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     Api, channels, connect,
     error::Error,
     extract::{BODY_LIMIT, URL_LIMIT},
-    history, logins, members, send, sync, trace, users,
+    history, limits, logins, members, send, sync, trace, users,
 };
 use axum::{
     Router,
@@ -83,6 +83,8 @@ pub fn router(api: Arc<Api>) -> Router {
         SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let cors = cors(&api.config.allowed_origins);
     paths
+        // Before the probes are added: those must never be refused.
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), limits::by_address))
         .route("/livez", get(|| async { StatusCode::OK }))
         .route("/readyz", get(readyz))
         .with_state(Arc::clone(&api))

@@ -93,6 +93,11 @@ impl AccessTokens {
         Ok(Access { user: claims.sub, login: claims.sid, expires: from_unix_seconds(claims.exp) })
     }
 
+    /// Re-reads the public keys each minute until dropped.
+    pub async fn refresh_forever(self) {
+        self.keys.refresh_forever().await;
+    }
+
     /// How long a token lives.
     pub fn lifetime(&self) -> Duration {
         self.lifetime

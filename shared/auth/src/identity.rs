@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 /// our ticket's: that is not in the list.
 const TYPES: &[&str] = &["at+jwt", "application/at+jwt", "jwt"];
 const LEEWAY: Duration = Duration::from_secs(60);
-/// OpenID Connect Core, section 2 (characters).
+/// OpenID Connect Core, section 2 (bytes; the standard counts ASCII characters).
 const MAX_SUBJECT: usize = 255;
 
 /// Somebody an outside provider vouches for.
@@ -25,7 +25,7 @@ const MAX_SUBJECT: usize = 255;
 pub struct ExternalIdentity {
     /// Who vouches.
     pub issuer: String,
-    /// The provider's own, stable name of the person: 1 to 255 characters, none of them a control character.
+    /// The provider's own, stable name of the person: 1 to 255 bytes, no character of them a control character.
     pub subject: String,
     /// What they would like to be called (`preferred_username`); anybody's text, to be cleaned and made unique.
     pub handle_hint: Option<String>,
@@ -109,8 +109,7 @@ impl IdentityProviders {
             leeway: LEEWAY,
         };
         let claims: Claims = verify(token, &provider.keys, &expected).await?;
-        let length = claims.sub.chars().count();
-        if !(1..=MAX_SUBJECT).contains(&length) || claims.sub.chars().any(char::is_control) {
+        if !(1..=MAX_SUBJECT).contains(&claims.sub.len()) || claims.sub.chars().any(char::is_control) {
             return Err(Refusal::Claims.into());
         }
         #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and years out of range are clamped after")]

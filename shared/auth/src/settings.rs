@@ -32,10 +32,10 @@ pub struct IdentityProvider {
     /// The `aud` its tokens for Touchline carry.
     pub audience: String,
     /// Its public keys as a file; this or `jwks_url`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub jwks_file: Option<PathBuf>,
     /// Its public keys as an https URL; this or `jwks_file`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub jwks_url: Option<String>,
     /// What it signs with; all of one family: RS256 RS384 RS512 PS256 PS384 PS512, or ES256 ES384, or EdDSA.
     #[serde(default = "rs256")]
@@ -87,7 +87,7 @@ impl Settings {
         let mut issuers = HashSet::from([&self.issuer]);
         for (n, provider) in self.identity_providers.iter().enumerate() {
             let path = |field: &str| format!("identity_providers[{n}].{field}");
-            check(!provider.issuer.is_empty(), &path("issuer"), "must not be empty");
+            check((1..=255).contains(&provider.issuer.len()), &path("issuer"), "must be 1 to 255 bytes");
             let fresh = issuers.insert(&provider.issuer);
             check(fresh, &path("issuer"), "must differ from every other provider's and from auth.issuer");
             check(!provider.audience.is_empty(), &path("audience"), "must not be empty");

@@ -108,6 +108,11 @@ impl TicketVerifier {
         Self { keys }
     }
 
+    /// Re-reads the public keys each minute until dropped.
+    pub async fn refresh_forever(self) {
+        self.keys.refresh_forever().await;
+    }
+
     /// What this ticket says.
     ///
     /// # Errors

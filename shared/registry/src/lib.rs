@@ -5,8 +5,22 @@
 //!
 //! Never depends on a database, a socket or another service.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod directory;
+mod keys;
+mod memory;
+mod placement;
+mod redis_registry;
+mod settings;
+
+pub use directory::{Directory, Group, Groups, View};
+pub use memory::MemoryRegistry;
+pub use placement::Placement;
+pub use settings::{Mode, Secret, Settings};
+
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use touchline_ids::{ConnectionNumber, DeviceId, GatewayId, IncarnationId, UserId};
 
 /// How long a lease lives without being renewed.
@@ -63,8 +77,10 @@ pub struct Lease {
 pub enum Renewal {
     /// The lease was there and lives on.
     Renewed,
-    /// There was no lease (first time, expired, or Redis lost it). It is there now; the gateway must register every
-    /// session again and let its clients sync.
+    /// Nobody can vouch for the routes: there was no lease (first time, expired, or Redis lost it), or the connection
+    /// to a Redis node broke or its keys were lost since the last renewal, and a fail-over may have dropped routes
+    /// while the lease survived. The lease is there now; the gateway must register every session again and let its
+    /// clients sync.
     Missing,
     /// A later incarnation of the same gateway holds the lease: this one is over and must stop.
     Fenced,
@@ -144,4 +160,22 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Whether the registry answers now.
     async fn ping(&self) -> Result<(), RegistryError>;
+}
+
+/// Opens the registry that `settings` describe and checks that it answers.
+///
+/// # Errors
+/// [`RegistryError::Settings`] when the settings cannot work, [`RegistryError::Unavailable`] when nobody answers.
+pub async fn connect(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
+    let problems = settings.problems();
+    if !problems.is_empty() {
+        let problems: Vec<_> = problems.into_iter().map(|(path, what)| format!("{path}: {what}")).collect();
+        return Err(RegistryError::Settings(problems.join("; ")));
+    }
+    let registry: Arc<dyn Registry> = match settings.mode {
+        Mode::Memory => Arc::new(MemoryRegistry::new()),
+        Mode::Single | Mode::Sentinel | Mode::Cluster => Arc::new(redis_registry::RedisRegistry::new(settings)?),
+    };
+    registry.ping().await?;
+    Ok(registry)
 }

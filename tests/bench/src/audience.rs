@@ -2,12 +2,12 @@
 //! the same cores as what is measured.
 
 use crate::measure::now;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,8 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// Connecting at the same time.
 const CONNECTING: usize = 32;
+/// How long a run may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// PROTOCOL.md: a client acks at most once a second per socket.
 const ACK_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,43 +48,61 @@ pub(crate) struct Seat {
 /// Open sockets, each read by a task of its own.
 pub(crate) struct Audience {
     listeners: Vec<JoinHandle<Option<Vec<u64>>>>,
-    received: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     life: Shutdown,
 }
 
+/// What all sockets together got so far.
+#[derive(Debug, Default)]
+struct Heard {
+    frames: AtomicU64,
+    /// The length of the last frame.
+    bytes: AtomicUsize,
+}
+
 impl Audience {
-    /// Opens every seat and starts listening.
-    pub(crate) async fn seat(seats: Vec<Seat>, manners: &Manners) -> Result<Self> {
+    /// Opens every seat and starts listening. A seat is a future: a ticket does not keep for long.
+    pub(crate) async fn seat<S>(seats: impl Iterator<Item = S>, manners: &Manners) -> Result<Self>
+    where
+        S: Future<Output = Result<Seat>>,
+    {
         let life = Shutdown::new();
-        let received = Arc::new(AtomicU64::new(0));
-        let sockets: Vec<Socket> = stream::iter(seats).map(open).buffer_unordered(CONNECTING).try_collect().await?;
-        let listen = |socket| life.spawn(listen(socket, manners.clone(), received.clone(), life.clone()));
-        Ok(Self { listeners: sockets.into_iter().map(listen).collect(), received, life })
+        let heard = Arc::new(Heard::default());
+        let sockets: Vec<Socket> = stream::iter(seats)
+            .map(|seat| async move { open(seat.await?).await })
+            .buffer_unordered(CONNECTING)
+            .try_collect()
+            .await?;
+        let listen = |socket| life.spawn(listen(socket, manners.clone(), Arc::clone(&heard), life.clone()));
+        Ok(Self { listeners: sockets.into_iter().map(listen).collect(), heard, life })
     }
 
     /// Frames with a time in them that arrived so far, over all sockets.
     pub(crate) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.heard.frames.load(Ordering::Relaxed)
+    }
+
+    /// How long the last of them was.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.heard.bytes.load(Ordering::Relaxed)
     }
 
     /// Waits until `target` frames have arrived.
-    pub(crate) async fn has_received(&self, target: u64, patience: Duration) -> Result<()> {
-        let deadline = time::Instant::now() + patience;
+    pub(crate) async fn has_received(&self, target: u64) -> Result<()> {
+        let deadline = time::Instant::now() + PATIENCE;
         while self.received() < target {
-            if time::Instant::now() > deadline {
-                bail!("only {} of {target} frames arrived in {patience:?}", self.received());
-            }
-            time::sleep(Duration::from_millis(5)).await;
+            ensure!(time::Instant::now() < deadline, "only {} of {target} frames arrived", self.received());
+            time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
     }
 
-    /// Closes every socket; gives the nanoseconds from send to socket of every frame.
-    pub(crate) async fn leave(self) -> Result<Vec<u64>> {
+    /// Closes every socket; gives, per socket, the nanoseconds from send to socket of every frame.
+    pub(crate) async fn leave(self) -> Result<Vec<Vec<u64>>> {
         self.life.stop();
-        let mut times = Vec::new();
+        let mut times = Vec::with_capacity(self.listeners.len());
         for listener in self.listeners {
-            times.extend(listener.await?.context("a listener was stopped hard")?);
+            times.push(listener.await?.context("a listener was stopped hard")?);
         }
         Ok(times)
     }
@@ -108,7 +128,7 @@ async fn open(seat: Seat) -> Result<Socket> {
     Ok(socket)
 }
 
-async fn listen(mut socket: Socket, manners: Manners, received: Arc<AtomicU64>, life: Shutdown) -> Vec<u64> {
+async fn listen(mut socket: Socket, manners: Manners, heard: Arc<Heard>, life: Shutdown) -> Vec<u64> {
     let mut times = Vec::new();
     let mut unacked = None;
     let mut ack_due = Box::pin(time::sleep(Duration::ZERO));
@@ -133,7 +153,8 @@ async fn listen(mut socket: Socket, manners: Manners, received: Arc<AtomicU64>, 
         if matches!(manners, Manners::Acks(_)) {
             unacked = number(&text, "\"seq\":");
         }
-        received.fetch_add(1, Ordering::Relaxed);
+        heard.bytes.store(text.len(), Ordering::Relaxed);
+        heard.frames.fetch_add(1, Ordering::Relaxed);
     }
     let _ = socket.close(None).await;
     times

@@ -101,10 +101,8 @@ pub(crate) async fn serve() -> Result<()> {
 
 async fn handshake(stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
     stream.set_nodelay(true)?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(2048)
-        .write_buffer_size(4096)
-        .max_write_buffer_size(256 * 1024);
+    let config =
+        WebSocketConfig::default().read_buffer_size(2048).write_buffer_size(4096).max_write_buffer_size(256 * 1024);
     Ok(accept_async_with_config(stream, Some(config)).await?)
 }
 

@@ -1,28 +1,143 @@
-//! The fan-out benchmark.
+//! The fan-out benchmark: what a delivery and an idle session cost, beside a bare loop of socket writes in the same
+//! run. Start it with `tests/run bench`, which brings Postgres and Redis; `--help` names what can be changed.
 //!
-//! Never depends on a fake.
+//! Never depends on the services' code: it starts the `touchline` that was built beside it.
+
 mod audience;
 mod bare;
 mod measure;
+mod report;
+mod system;
+
+use anyhow::Result;
+use audience::{Audience, Manners, Seat};
+use bare::Bare;
+use clap::{Parser, Subcommand};
+use report::{Fanout, Idle};
+use std::{
+    future::{Ready, ready},
+    time::Duration,
+};
+use system::{Pace, System};
+use tokio::time::{Instant, sleep};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a delivery to a socket and an idle session cost.
+#[derive(Debug, Clone, Parser)]
+struct Options {
+    /// Sockets in the channel.
+    #[arg(long, default_value_t = 1_000)]
+    sockets: usize,
+    /// Messages per run.
+    #[arg(long, default_value_t = 300)]
+    messages: usize,
+    /// Idle sessions.
+    #[arg(long, default_value_t = 5_000)]
+    sessions: usize,
+    /// Gateway processes.
+    #[arg(long, default_value_t = 1)]
+    gateways: usize,
+    /// Senders of the run at full speed.
+    #[arg(long, default_value_t = 8)]
+    senders: usize,
+    /// Messages per second of the run at an even pace.
+    #[arg(long, default_value_t = 20)]
+    rate: u32,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Part {
+    /// The baseline's process; started by the benchmark itself.
+    #[command(hide = true)]
+    Bare,
+}
+
+/// Messages before the clock starts: streams, caches and pools are warm then.
+const WARM_UP: usize = 20;
+/// After the last delivery: acks, finished outbox rows and results belong to the cost.
+const SETTLE: Duration = Duration::from_secs(3);
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    use audience::*;
-    use std::time::Duration;
-    if std::env::args().nth(1).as_deref() == Some("bare") {
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(Part::Bare) = options.part {
         return bare::serve().await;
     }
-    let mut bare = bare::Bare::start().await?;
-    let pid = bare.pid()?;
-    let before = measure::resident(pid)?;
-    let seats = vec![Seat { url: bare.url.clone(), hello: None }; 1000];
-    let audience = Audience::seat(seats, &Manners::Silent).await?;
-    println!("rss/session {}", (measure::resident(pid)? - before) / 1000);
-    let cpu = measure::cpu(pid)?;
-    let start = std::time::Instant::now();
-    bare.write(1000, 300, 320).await?;
-    audience.has_received(300_000, Duration::from_secs(30)).await?;
-    println!("wall {:?} cpu {:?}", start.elapsed(), measure::cpu(pid)? - cpu);
-    println!("{}", audience.leave().await?.len());
+    let idle = [idle_sessions(&options).await?, idle_bare(&options).await?];
+    let (burst, bytes) = fan_out(&options, "touchline, full speed", Pace::Senders(options.senders)).await?;
+    let (even, _) = fan_out(&options, "touchline, even pace", Pace::PerSecond(options.rate)).await?;
+    let bare = fan_out_bare(&options, bytes).await?;
+    print!("{}", report::text(&options, &[burst, even, bare], &idle, bytes));
     Ok(())
+}
+
+async fn idle_sessions(options: &Options) -> Result<Idle> {
+    eprintln!("idle: {} sessions at touchline", options.sessions);
+    let system = System::start(options.gateways, options.sessions).await?;
+    let before = system.gateways_resident()?;
+    let audience = system.audience(&Manners::Silent).await?;
+    sleep(SETTLE).await;
+    let grown = system.gateways_resident()?.saturating_sub(before);
+    audience.leave().await?;
+    Ok(Idle { name: "touchline", bytes: grown / options.sessions as u64 })
+}
+
+async fn idle_bare(options: &Options) -> Result<Idle> {
+    eprintln!("idle: {} sessions at the bare loop", options.sessions);
+    let bare = Bare::start().await?;
+    let before = measure::resident(bare.pid()?)?;
+    let audience = Audience::seat(bare_seats(&bare, options.sessions), &Manners::Silent).await?;
+    sleep(SETTLE).await;
+    let grown = measure::resident(bare.pid()?)?.saturating_sub(before);
+    audience.leave().await?;
+    Ok(Idle { name: "bare loop", bytes: grown / options.sessions as u64 })
+}
+
+/// One run of messages through the whole path; also how long a frame was.
+async fn fan_out(options: &Options, name: &'static str, pace: Pace) -> Result<(Fanout, usize)> {
+    eprintln!("fan-out: {name}");
+    let system = System::start(options.gateways, options.sockets).await?;
+    let channel = system.channel().await?;
+    let audience = system.audience(&Manners::Acks(channel.to_string())).await?;
+    system.send(channel, WARM_UP, Pace::Senders(1)).await?;
+    audience.has_received((WARM_UP * options.sockets) as u64).await?;
+    sleep(SETTLE).await;
+
+    let (cpu, start) = (system.cpu()?, Instant::now());
+    system.send(channel, options.messages, pace).await?;
+    audience.has_received(((WARM_UP + options.messages) * options.sockets) as u64).await?;
+    let wall = start.elapsed();
+    sleep(SETTLE).await;
+    let used = system.cpu()?;
+
+    let bytes = audience.frame_bytes();
+    let times = audience.leave().await?;
+    let cpu = vec![("api", used.api - cpu.api), ("gateway", used.gateways - cpu.gateways)];
+    Ok((Fanout::new(name, wall, cpu, measured(&times, WARM_UP)), bytes))
+}
+
+async fn fan_out_bare(options: &Options, bytes: usize) -> Result<Fanout> {
+    eprintln!("fan-out: bare loop, frames of {bytes} bytes");
+    let mut bare = Bare::start().await?;
+    let pid = bare.pid()?;
+    let audience = Audience::seat(bare_seats(&bare, options.sockets), &Manners::Silent).await?;
+    let (cpu, start) = (measure::cpu(pid)?, Instant::now());
+    bare.write(options.sockets, options.messages, bytes).await?;
+    audience.has_received((options.messages * options.sockets) as u64).await?;
+    let (wall, used) = (start.elapsed(), measure::cpu(pid)?);
+    let times = audience.leave().await?;
+    Ok(Fanout::new("bare loop", wall, vec![("loop", used - cpu)], measured(&times, 0)))
+}
+
+fn bare_seats(bare: &Bare, count: usize) -> impl Iterator<Item = Ready<Result<Seat>>> {
+    std::iter::repeat_n(Seat { url: bare.url.clone(), hello: None }, count).map(|seat| ready(Ok(seat)))
+}
+
+/// The times of every socket without those of its first `skip` frames.
+fn measured(times: &[Vec<u64>], skip: usize) -> Vec<u64> {
+    times.iter().flat_map(|socket| socket.iter().skip(skip)).copied().collect()
 }

@@ -53,6 +53,18 @@ impl Checker {
         }
     }
 
+    /// Whether exactly this was accepted.
+    pub fn knows(&self, sighting: Sighting) -> bool {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.get(&(sighting.channel, sighting.seq)) == Some(&sighting.message)
+    }
+
+    /// Every accepted position of a channel, in order.
+    pub fn seqs(&self, channel: ChannelId) -> Vec<Seq> {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.keys().filter(|(at, _)| *at == channel).map(|(_, seq)| *seq).collect()
+    }
+
     /// Positions that were given to two messages; must be empty.
     pub fn conflicts(&self) -> Vec<Sighting> {
         self.conflicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -61,9 +73,7 @@ impl Checker {
     /// Holes in what was accepted in `channel`, from its first accepted position on; must be empty once no answer is
     /// outstanding or unknown.
     pub fn holes(&self, channel: ChannelId) -> Vec<Seq> {
-        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sorted, as the map is.
-        let seqs: Vec<Seq> = accepted.keys().filter(|(at, _)| *at == channel).map(|(_, seq)| *seq).collect();
+        let seqs = self.seqs(channel);
         let missing = |pair: &[Seq]| (pair[0].0 + 1..pair[1].0).map(Seq).collect::<Vec<_>>();
         seqs.windows(2).flat_map(missing).collect()
     }

@@ -4,9 +4,19 @@
 //! Never depends on a fake of anything of ours: what a test starts here is what ships.
 
 mod checker;
+mod device;
+mod inbox;
+mod local;
+mod people;
 mod process;
 mod servers;
+mod settings;
+mod stack;
 
 pub use checker::{Checker, Sighting, Verdict};
+pub use device::{DEADLINE, Device};
+pub use inbox::Inbox;
+pub use people::Person;
 pub use process::{Process, binary};
 pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};
+pub use stack::{Builder, Stack};

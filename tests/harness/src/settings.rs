@@ -54,8 +54,7 @@ pub(crate) fn api() -> touchline_api::Config {
 }
 
 pub(crate) fn gateway() -> touchline_gateway::Config {
-    let mut config =
-        touchline_gateway::Config { ws: ANY_PORT, grpc: ANY_PORT, ..touchline_gateway::Config::default() };
+    let mut config = touchline_gateway::Config { ws: ANY_PORT, grpc: ANY_PORT, ..touchline_gateway::Config::default() };
     config.limits.sockets_per_address = config.limits.capacity;
     config.limits.unauthenticated_per_address = config.limits.unauthenticated;
     config

@@ -1,0 +1,7 @@
+//! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
+
+mod authorization;
+mod bad_input;
+mod delivery;
+mod processes;
+mod registry;

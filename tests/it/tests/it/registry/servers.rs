@@ -1,0 +1,149 @@
+//! Redis servers of a test's own, to stop, hang and restart.
+
+use super::raw;
+use redis::aio::MultiplexedConnection;
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// One redis-server process on 127.0.0.1 with a folder of its own. Ends with the value.
+pub struct Server {
+    process: Child,
+    port: u16,
+    folder: PathBuf,
+    options: Vec<String>,
+}
+
+impl Server {
+    /// Starts one that keeps its data over restarts. `options` are lines of redis.conf.
+    pub async fn start(options: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("touchline-redis-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).expect("a temporary folder");
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        let port = free_port();
+        let mut server = Self { process: spawn(port, &folder, &options), port, folder, options };
+        server.answers().await;
+        server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it was running");
+        self.process.wait().expect("it ends");
+    }
+
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.port, &self.folder, &self.options);
+        self.answers().await;
+    }
+
+    /// STOP makes it hang, CONT makes it go on.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.process.id().to_string()).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Runs a command on it.
+    pub async fn run<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut cmd = redis::Cmd::new();
+        for arg in command.split(' ') {
+            cmd.arg(arg);
+        }
+        cmd.query_async(&mut self.connection().await).await
+    }
+
+    async fn connection(&self) -> MultiplexedConnection {
+        raw(&self.url()).await
+    }
+
+    async fn answers(&mut self) {
+        let client = redis::Client::open(self.url()).expect("a redis URL");
+        eventually("redis-server answers", async || match client.get_multiplexed_async_connection().await {
+            Ok(mut connection) => redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok(),
+            Err(_) => false,
+        })
+        .await;
+        assert!(self.process.try_wait().expect("its state is known").is_none(), "redis-server ended by itself");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+        _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
+    let config = folder.join("redis.conf");
+    // Sentinel and Cluster keep their state in files of this folder; a restart must find it.
+    if !config.exists() {
+        let sentinel = options.iter().any(|option| option.starts_with("sentinel "));
+        let durable = if sentinel { "" } else { "appendonly yes\nappendfsync always\nsave \"\"\n" };
+        let lines = format!("bind 127.0.0.1\nport {port}\ndir {}\n{durable}{}\n", folder.display(), options.join("\n"));
+        std::fs::write(&config, lines).expect("writes its configuration");
+    }
+    let mut command = Command::new("redis-server");
+    command.arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+    if options.iter().any(|option| option.starts_with("sentinel ")) {
+        command.arg("--sentinel");
+    }
+    command.spawn().expect("redis-server is installed: run tests/run")
+}
+
+/// Free now, and low enough for the Cluster bus, which listens 10,000 above.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        if port <= 55_535 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Three masters that share all slots, and nobody else.
+pub async fn cluster() -> Vec<Server> {
+    let options = ["cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no"];
+    let mut servers = Vec::new();
+    for (first, last) in [(0, 5_460), (5_461, 10_922), (10_923, 16_383)] {
+        let server = Server::start(&options).await;
+        server.run::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await.expect("takes slots");
+        servers.push(server);
+    }
+    for server in &servers[1..] {
+        servers[0].run::<()>(&format!("CLUSTER MEET 127.0.0.1 {}", server.port)).await.expect("meets");
+    }
+    eventually("every node knows every slot", async || {
+        for server in &servers {
+            let info: String = server.run("CLUSTER INFO").await.expect("tells");
+            if !info.contains("cluster_slots_assigned:16384") || !info.contains("cluster_state:ok") {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    servers
+}
+
+/// Waits until `happens`, half a minute at most.
+pub async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !happens().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
