@@ -9,7 +9,8 @@ const DEVELOPMENT_PASSWORD: &str = "touchline-development";
 
 /// Where the server is and who one is there.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+#[group(skip)]
+pub(crate) struct Arguments {
     /// The server
     #[arg(long, value_name = "URL", env = "TOUCHLINE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
@@ -25,7 +26,7 @@ pub struct Arguments {
 }
 
 /// A user who is logged in.
-pub struct Account {
+pub(crate) struct Account {
     /// Who.
     pub user: User,
     client: Client,
@@ -42,7 +43,7 @@ struct Login {
 
 impl Account {
     /// Logs in, or signs up.
-    pub async fn open(arguments: Arguments) -> anyhow::Result<Self> {
+    pub(crate) async fn open(arguments: Arguments) -> anyhow::Result<Self> {
         let nobody = Client::new(&arguments.url).map_err(|error| Refused::Usage(error.to_string()))?;
         if let (None, Some(token)) = (&arguments.handle, &arguments.token) {
             let client = nobody.as_user(token);
@@ -68,7 +69,7 @@ impl Account {
     }
 
     /// Makes a call; when the access token is over, once more with a new one.
-    pub async fn call<T>(
+    pub(crate) async fn call<T>(
         &mut self,
         call: impl AsyncFn(&Client) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {

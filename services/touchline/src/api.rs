@@ -18,7 +18,7 @@ Prints `touchline ready api http=…` when it serves. Before the first start: `t
 /// `touchline api …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
     /// Where REST listens; port 0 takes a free one [default: api.listen]
@@ -26,7 +26,7 @@ pub struct Arguments {
     http: Option<SocketAddr>,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let http = arguments.http.map(|http| Flag { flag: "--http", path: "api.listen", value: http.to_string().into() });
     let loaded = arguments.source.load(http.as_slice(), |config| config.problems(&[Service::Api]))?;
     let config = loaded.config;

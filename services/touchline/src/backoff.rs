@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Delays of tries in a row: each is drawn between 0 and a limit that doubles.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     base: Duration,
     cap: Duration,
     tries: u32,
@@ -13,23 +13,23 @@ pub struct Backoff {
 
 impl Backoff {
     /// Limits from `base` to `cap`.
-    pub fn new(base: Duration, cap: Duration) -> Self {
+    pub(crate) fn new(base: Duration, cap: Duration) -> Self {
         Self { base, cap, tries: 0 }
     }
 
     /// Takes the server's numbers.
-    pub fn obey(&mut self, numbers: touchline_client::Backoff) {
+    pub(crate) fn obey(&mut self, numbers: touchline_client::Backoff) {
         self.base = Duration::from_millis(numbers.base_ms);
         self.cap = Duration::from_millis(numbers.cap_ms);
     }
 
     /// It worked: the next delay is a first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 
     /// The delay before the next try.
-    pub fn next(&mut self, random: &mut impl Rng) -> Duration {
+    pub(crate) fn next(&mut self, random: &mut impl Rng) -> Duration {
         let limit = self.base.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.cap);
         self.tries = self.tries.saturating_add(1);
         limit.mul_f64(random.random_range(0.0..=1.0))

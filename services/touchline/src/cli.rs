@@ -18,7 +18,7 @@ Configuration: a TOML file, then environment variables such as TOUCHLINE__API__L
 /// Delivers chat messages: stores them over REST, brings them to every recipient's sockets.
 #[derive(Debug, Parser)]
 #[command(name = "touchline", version, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -45,7 +45,7 @@ enum Command {
 
 impl Cli {
     /// Does what was asked.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.command.unwrap_or_else(|| Command::Dev(dev::Arguments::default())) {
             Command::Dev(arguments) => dev::run(&arguments),
             Command::Api(arguments) => api::run(&arguments),

@@ -18,7 +18,7 @@ Every key can be given by file: TOUCHLINE__DATABASE__URL_FILE=/run/secrets/datab
 /// `touchline config …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -39,7 +39,7 @@ enum Action {
     },
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let none: [Flag<'_>; 0] = [];
     match &arguments.action {
         Action::Print { source } => {

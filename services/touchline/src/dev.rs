@@ -29,7 +29,7 @@ are kept in the data directory; delete it to start anew. Not for production: one
 /// `touchline dev …`
 #[derive(Debug, PartialEq, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
     /// Where REST listens; port 0 takes a free one
@@ -54,26 +54,26 @@ const fn local(port: u16) -> SocketAddr {
 }
 
 /// Where things are in a data directory.
-pub struct DataDir<'a>(pub &'a Path);
+pub(crate) struct DataDir<'a>(pub &'a Path);
 
 impl DataDir<'_> {
     /// The private key.
-    pub fn signing_key(&self) -> PathBuf {
+    pub(crate) fn signing_key(&self) -> PathBuf {
         self.0.join("signing-key.pem")
     }
 
     /// The public keys.
-    pub fn public_keys(&self) -> PathBuf {
+    pub(crate) fn public_keys(&self) -> PathBuf {
         self.0.join("public-keys.json")
     }
 
     /// The database's URL.
-    pub fn database_url(&self) -> String {
+    pub(crate) fn database_url(&self) -> String {
         format!("sqlite://{}", self.0.join("touchline.db").display())
     }
 
     /// The keys of the configuration that a data directory decides.
-    pub fn flags(&self) -> Vec<Flag<'static>> {
+    pub(crate) fn flags(&self) -> Vec<Flag<'static>> {
         let flag = |path, value: String| Flag { flag: "--data-dir", path, value: value.into() };
         vec![
             flag("database.url", self.database_url()),
@@ -99,7 +99,7 @@ impl DataDir<'_> {
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let data_dir = DataDir(&arguments.data_dir);
     let mut flags = data_dir.flags();
     flags.push(Flag { flag: "--http", path: "api.listen", value: arguments.http.to_string().into() });

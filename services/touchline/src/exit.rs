@@ -8,7 +8,7 @@ const USAGE: u8 = 64;
 
 /// The user must change what they gave us.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// Everything that is wrong with the configuration.
     #[error("{}", lines(.0))]
     Configuration(Vec<Problem>),
@@ -22,7 +22,7 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 /// Tells what went wrong, if anything, and gives the code to end with.
-pub fn code(result: anyhow::Result<()>) -> ExitCode {
+pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     let mut stderr = std::io::stderr();
     if let Some(refused) = error.downcast_ref::<Refused>() {
@@ -35,7 +35,7 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// What clap could not parse, or `--help` and `--version`, which it treats alike.
-pub fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }

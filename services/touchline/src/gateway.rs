@@ -18,7 +18,7 @@ What is missing: `touchline config check gateway`.";
 /// `touchline gateway …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
     /// Where clients' WebSockets arrive; port 0 takes a free one [default: gateway.ws]
@@ -29,7 +29,7 @@ pub struct Arguments {
     grpc: Option<SocketAddr>,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let flags: Vec<_> = [("--ws", "gateway.ws", arguments.ws), ("--grpc", "gateway.grpc", arguments.grpc)]
         .into_iter()
         .filter_map(|(flag, path, address)| Some(Flag { flag, path, value: address?.to_string().into() }))

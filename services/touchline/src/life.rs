@@ -10,7 +10,10 @@ use touchline_telemetry::Telemetry;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a service until it ends, which the first SIGTERM or SIGINT asks for and the second one forces.
-pub fn serve<F>(telemetry: &touchline_telemetry::Config, service: impl FnOnce(Shutdown) -> F) -> anyhow::Result<()>
+pub(crate) fn serve<F>(
+    telemetry: &touchline_telemetry::Config,
+    service: impl FnOnce(Shutdown) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
@@ -34,7 +37,7 @@ where
 }
 
 /// Runs a tool.
-pub fn run(tool: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+pub(crate) fn run(tool: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     runtime()?.block_on(Box::pin(tool))
 }
 
@@ -43,7 +46,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 }
 
 /// Says on stdout that everything serves, and where.
-pub fn say_ready(addresses: &str) -> std::io::Result<()> {
+pub(crate) fn say_ready(addresses: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "touchline ready {addresses}")?;
     stdout.flush()

@@ -17,9 +17,7 @@ Services refuse to start on an older schema; `touchline dev` migrates by itself.
 /// `touchline migrate …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
-    #[command(flatten)]
-    source: Source,
+pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -27,24 +25,33 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Apply every step that is missing
-    Up,
+    Up {
+        #[command(flatten)]
+        source: Source,
+    },
     /// List the steps and whether they are applied
-    Status,
+    Status {
+        #[command(flatten)]
+        source: Source,
+    },
     /// Take back the newest steps, and with them their data
     Down {
         /// How many
         #[arg(long, default_value = "1", value_name = "N")]
         steps: NonZeroU32,
+        #[command(flatten)]
+        source: Source,
     },
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = arguments.source.load(&[], |config| config.database_problems())?.config;
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let (Action::Up { source } | Action::Status { source } | Action::Down { source, .. }) = &arguments.action;
+    let config = source.load(&[], |config| config.database_problems())?.config;
     life::run(async {
         let storage = Storage::connect(&config.database).await?;
         let mut stdout = std::io::stdout();
         match arguments.action {
-            Action::Up => {
+            Action::Up { .. } => {
                 let applied = storage.migrate_up().await?;
                 for name in &applied {
                     writeln!(stdout, "applied {name}")?;
@@ -53,12 +60,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     writeln!(stdout, "nothing to do")?;
                 }
             }
-            Action::Status => {
+            Action::Status { .. } => {
                 for (name, applied) in storage.migration_status().await? {
                     writeln!(stdout, "{} {name}", if applied { "applied" } else { "missing" })?;
                 }
             }
-            Action::Down { steps } => storage.migrate_down(steps.get()).await?,
+            Action::Down { steps, .. } => storage.migrate_down(steps.get()).await?,
         }
         Ok(storage.close().await?)
     })

@@ -9,14 +9,14 @@ use touchline_registry::Registry;
 use touchline_storage::Storage;
 
 /// The public keys, kept fresh.
-pub async fn public_keys(config: &Config, shutdown: &Shutdown) -> anyhow::Result<KeySet> {
+pub(crate) async fn public_keys(config: &Config, shutdown: &Shutdown) -> anyhow::Result<KeySet> {
     let keys = KeySet::from_file(&config.auth.public_keys_file).await?;
     until_stop(shutdown, keys.clone().refresh_forever());
     Ok(keys)
 }
 
 /// An api, bound.
-pub async fn api(
+pub(crate) async fn api(
     config: &Config,
     keys: KeySet,
     storage: Storage,
@@ -41,7 +41,7 @@ pub async fn api(
 }
 
 /// A gateway, bound.
-pub async fn gateway(
+pub(crate) async fn gateway(
     config: &Config,
     keys: KeySet,
     registry: Arc<dyn Registry>,
@@ -56,12 +56,12 @@ pub async fn gateway(
 }
 
 /// The registry that the configuration names.
-pub async fn registry(config: &Config) -> anyhow::Result<Arc<dyn Registry>> {
+pub(crate) async fn registry(config: &Config) -> anyhow::Result<Arc<dyn Registry>> {
     touchline_registry::connect(&config.registry).await.context("connecting to the registry")
 }
 
 /// The database, with a schema that fits.
-pub async fn storage(config: &Config) -> anyhow::Result<Storage> {
+pub(crate) async fn storage(config: &Config) -> anyhow::Result<Storage> {
     let storage = Storage::connect(&config.database).await?;
     storage.require_current_schema().await?;
     Ok(storage)

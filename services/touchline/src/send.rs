@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `touchline send …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A channel of mine: its id or its name
     channel: String,
     /// What to say
@@ -37,7 +37,7 @@ pub struct Arguments {
     account: account::Arguments,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     life::run(async {
         let mut account = Account::open(arguments.account).await?;
         let invited = find_users(&mut account, &arguments.invite).await?;
@@ -77,7 +77,7 @@ async fn find_channel(account: &mut Account, wanted: &str, invited: &[UserId]) -
 }
 
 /// The channel with this id, or the only one with this name.
-pub fn choose<'a>(channels: &'a [Channel], wanted: &str) -> anyhow::Result<Option<&'a Channel>> {
+pub(crate) fn choose<'a>(channels: &'a [Channel], wanted: &str) -> anyhow::Result<Option<&'a Channel>> {
     if let Ok(id) = wanted.parse::<ChannelId>() {
         return Ok(channels.iter().find(|channel| channel.id == id));
     }

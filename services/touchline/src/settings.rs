@@ -10,7 +10,7 @@ use touchline_registry::Mode;
 /// The configuration of every service; all of them can share one file.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where messages are stored. The gateway has no part in it.
     pub database: touchline_storage::Settings,
     /// Who is connected where.
@@ -30,7 +30,7 @@ const DEFAULT_FILE: &str = "touchline.toml";
 
 /// Where the configuration comes from.
 #[derive(Debug, Default, PartialEq, clap::Args)]
-pub struct Source {
+pub(crate) struct Source {
     /// The configuration file [default: touchline.toml, if there is one]
     #[arg(long, value_name = "FILE", env = "TOUCHLINE_CONFIG")]
     config: Option<PathBuf>,
@@ -41,7 +41,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Refused::Configuration`].
-    pub fn load(
+    pub(crate) fn load(
         &self,
         flags: &[Flag<'_>],
         rules: impl FnOnce(&Config) -> Vec<Problem>,
@@ -56,7 +56,7 @@ impl Source {
 
 /// A process that runs by itself, with its part of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Service {
+pub(crate) enum Service {
     /// REST, storage, delivery.
     Api,
     /// WebSockets.
@@ -65,14 +65,15 @@ pub enum Service {
 
 impl Config {
     /// Everything that is wrong for these services, each problem once.
-    pub fn problems(&self, services: &[Service]) -> Vec<Problem> {
+    pub(crate) fn problems(&self, services: &[Service]) -> Vec<Problem> {
         let mut problems = self.telemetry_problems();
         if services.contains(&Service::Api) {
             problems.extend(self.database_problems());
         }
         problems.extend(within("registry", self.registry.problems()));
         if self.registry.mode == Mode::Memory {
-            let what = "memory is for `touchline dev`, where everything is one process: set single, sentinel or cluster";
+            let what =
+                "memory is for `touchline dev`, where everything is one process: set single, sentinel or cluster";
             problems.push(Problem::new("registry.mode", what));
         }
         problems.extend(self.auth_problems(services.contains(&Service::Api)));
@@ -83,7 +84,7 @@ impl Config {
     }
 
     /// What is wrong with the section of one service.
-    pub fn service_problems(&self, service: Service) -> Vec<Problem> {
+    pub(crate) fn service_problems(&self, service: Service) -> Vec<Problem> {
         match service {
             Service::Api => self.api.problems(),
             Service::Gateway => self.gateway.problems().into_iter().map(|problem| problem.within("gateway")).collect(),
@@ -91,13 +92,13 @@ impl Config {
     }
 
     /// What is wrong with the log filter.
-    pub fn telemetry_problems(&self) -> Vec<Problem> {
+    pub(crate) fn telemetry_problems(&self) -> Vec<Problem> {
         let wrong = self.telemetry.check_filter().err();
         wrong.into_iter().map(|what| Problem::new("telemetry.filter", what)).collect()
     }
 
     /// What is wrong with the database's settings.
-    pub fn database_problems(&self) -> Vec<Problem> {
+    pub(crate) fn database_problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let url = &self.database.url;
         if !["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
@@ -111,7 +112,7 @@ impl Config {
     }
 
     /// What is wrong with tokens and keys, for a process that verifies, or that signs too. The key files must exist.
-    pub fn auth_problems(&self, signs: bool) -> Vec<Problem> {
+    pub(crate) fn auth_problems(&self, signs: bool) -> Vec<Problem> {
         let auth = &self.auth;
         let mut problems = within("auth", auth.problems());
         let mut files = vec![("auth.public_keys_file", &auth.public_keys_file)];

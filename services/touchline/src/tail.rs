@@ -35,7 +35,7 @@ const RECENT_OF_NEW: u32 = 50;
 /// `touchline tail …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Only this channel of mine: its id or its name
     channel: Option<String>,
     /// Print frames as JSON, one per line
@@ -73,7 +73,7 @@ enum End {
     Output(#[from] std::io::Error),
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     life::run(async {
         let mut tail = Tail {
             account: Account::open(arguments.account).await?,
@@ -150,7 +150,8 @@ impl Tail {
     /// A socket at the first gateway that answers.
     async fn open(&mut self) -> Result<Socket, End> {
         let Self { account, device, .. } = self;
-        let Connect { gateways, ticket, backoff, .. } = account.call(async |client| client.connect(device).await).await?;
+        let Connect { gateways, ticket, backoff, .. } =
+            account.call(async |client| client.connect(device).await).await?;
         self.backoff.obey(backoff);
         let mut failed = Closed { code: 1013, reason: "no gateway was named".into() }.into();
         for gateway in gateways {

@@ -19,7 +19,7 @@ Examples:
 /// `touchline token …`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
     /// For whom: a handle or a user id
@@ -42,14 +42,19 @@ enum Action {
     },
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match (&arguments.action, &arguments.user) {
         (Some(Action::NewKey { dir }), _) => {
             let files = DataDir(dir);
             let (private, public) = (files.signing_key(), files.public_keys());
             touchline_auth::create_key_files(&private, &public)?;
             let mut stdout = std::io::stdout();
-            writeln!(stdout, "[auth]\nsigning_key_file = {:?}\npublic_keys_file = {:?}", absolute(private)?, absolute(public)?)?;
+            writeln!(
+                stdout,
+                "[auth]\nsigning_key_file = {:?}\npublic_keys_file = {:?}",
+                absolute(private)?,
+                absolute(public)?
+            )?;
             Ok(())
         }
         (None, Some(user)) => mint(arguments, user),

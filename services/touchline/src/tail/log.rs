@@ -6,7 +6,7 @@ use touchline_ids::{ChannelId, Seq};
 
 /// A cursor per channel, and messages that wait for those before them.
 #[derive(Debug, Default)]
-pub struct Log {
+pub(crate) struct Log {
     cursors: BTreeMap<ChannelId, Cursor>,
     aside: BTreeMap<(ChannelId, Seq), Message>,
     unacked: BTreeSet<ChannelId>,
@@ -15,7 +15,7 @@ pub struct Log {
 impl Log {
     /// Takes a message that was pushed: gives back what can be shown now, in order. Nothing when it is held already
     /// or when one before it is missing.
-    pub fn take(&mut self, message: Message) -> Vec<Message> {
+    pub(crate) fn take(&mut self, message: Message) -> Vec<Message> {
         let channel = message.channel_id;
         // The first entry of a channel needs nothing before it.
         let held = self.held(channel).or((message.seq == Seq(1)).then_some(Seq(0)));
@@ -38,7 +38,7 @@ impl Log {
     }
 
     /// Takes a channel's part of a sync: gives back what can be shown now, in order.
-    pub fn take_synced(&mut self, synced: SyncedChannel) -> Vec<Message> {
+    pub(crate) fn take_synced(&mut self, synced: SyncedChannel) -> Vec<Message> {
         let SyncedChannel { channel_id, head_seq, messages, reset, .. } = synced;
         if !reset {
             return messages.into_iter().flat_map(|message| self.take(message)).collect();
@@ -54,28 +54,28 @@ impl Log {
     }
 
     /// One is not a member of this channel any more.
-    pub fn forget(&mut self, channel: ChannelId) {
+    pub(crate) fn forget(&mut self, channel: ChannelId) {
         self.cursors.remove(&channel);
         self.unacked.remove(&channel);
     }
 
     /// Drops what still waits after a whole sync: whatever it waited for is not coming by itself, and it comes again.
-    pub fn end_sync(&mut self) {
+    pub(crate) fn end_sync(&mut self) {
         self.aside.clear();
     }
 
     /// Whether a message waits for one that is missing.
-    pub fn has_hole(&self) -> bool {
+    pub(crate) fn has_hole(&self) -> bool {
         !self.aside.is_empty()
     }
 
     /// What to sync with.
-    pub fn cursors(&self) -> Vec<Cursor> {
+    pub(crate) fn cursors(&self) -> Vec<Cursor> {
         self.cursors.values().copied().collect()
     }
 
     /// What to ack: the cursors of channels of which something arrived since the last time.
-    pub fn take_unacked(&mut self) -> BTreeMap<ChannelId, Seq> {
+    pub(crate) fn take_unacked(&mut self) -> BTreeMap<ChannelId, Seq> {
         let unacked = std::mem::take(&mut self.unacked);
         unacked.into_iter().filter_map(|channel| Some((channel, self.held(channel)?))).collect()
     }

@@ -12,7 +12,7 @@ use touchline_ids::{ChannelId, UserId};
 
 /// Prints messages, with the names of channels and people.
 #[derive(Debug)]
-pub struct Screen {
+pub(crate) struct Screen {
     json: bool,
     /// The only channel to show: its id or name.
     only: Option<String>,
@@ -21,24 +21,24 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub fn new(json: bool, only: Option<String>) -> Self {
+    pub(crate) fn new(json: bool, only: Option<String>) -> Self {
         Self { json, only, channels: HashMap::new(), people: HashMap::new() }
     }
 
     /// Prints a message as a line, or as the frame it came in.
-    pub async fn show(&mut self, account: &mut Account, message: &Message) -> io::Result<()> {
+    pub(crate) async fn show(&mut self, account: &mut Account, message: &Message) -> io::Result<()> {
         self.learn(account, message).await;
         let channel = message.channel_id;
         let name = self.channels.get(&channel).cloned().unwrap_or_else(|| channel.to_string());
         if self.only.as_ref().is_some_and(|only| *only != name && *only != channel.to_string()) {
             return Ok(());
         }
-        let line = if self.json { frame(message) } else { self.line(&name, message) };
+        let line = if self.json { frame(message).to_string() } else { self.line(&name, message) };
         writeln!(io::stdout(), "{line}")
     }
 
     /// Prints a frame that is no message; only where frames are asked for.
-    pub fn show_frame(&self, text: &str) -> io::Result<()> {
+    pub(crate) fn show_frame(&self, text: &str) -> io::Result<()> {
         if self.json { writeln!(io::stdout(), "{text}") } else { Ok(()) }
     }
 
