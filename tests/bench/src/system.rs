@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use touchline_client::NewMessage;
 use touchline_harness::{Person, Stack};
 use touchline_ids::{ChannelId, DeviceId};

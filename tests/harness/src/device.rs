@@ -2,7 +2,7 @@
 
 use crate::Sighting;
 use anyhow::{Context as _, Result, bail};
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, interval_at, sleep_until, timeout},

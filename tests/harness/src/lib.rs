@@ -3,6 +3,7 @@
 //!
 //! Never depends on a fake of anything of ours: what a test starts here is what ships.
 
+mod builder;
 mod checker;
 mod device;
 mod inbox;
@@ -13,10 +14,11 @@ mod servers;
 mod settings;
 mod stack;
 
+pub use builder::Builder;
 pub use checker::{Checker, Sighting, Verdict};
 pub use device::{DEADLINE, Device};
 pub use inbox::Inbox;
 pub use people::Person;
 pub use process::{Process, binary};
 pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};
-pub use stack::{Builder, Stack};
+pub use stack::Stack;

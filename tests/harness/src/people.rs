@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use touchline_client::{Client, Connect, Message, NewMessage, Sent, Socket};
+use touchline_client::{Client, ClientError, Connect, Message, NewMessage, Sent, Socket};
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, UserId};
+
+/// Between two tries of what becomes possible by itself.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A signed-up user. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ impl Person {
             match self.client().connect(device).await {
                 // An api learns of a new gateway by looking at the registry now and then.
                 Err(error) if error.status() == Some(503) && Instant::now() < deadline => {
-                    sleep(Duration::from_millis(50)).await;
+                    sleep(RETRY).await;
                 }
                 answer => return answer.with_context(|| format!("{} asks for a ticket", self.handle)),
             }
@@ -101,16 +104,31 @@ impl Person {
         self.connect(name, Some(gateway), true).await
     }
 
+    /// As an application does: the gateways in the order of the answer, then from the start again, for the one named
+    /// first may just have died.
     async fn connect(&self, name: &str, gateway: Option<&str>, acks: bool) -> Result<Device> {
         let name: DeviceId = name.parse()?;
-        let answer = self.ticket(&name).await?;
-        let first = answer.gateways.first().context("the api named no gateway")?;
-        let gateway = gateway.unwrap_or(&first.url).to_owned();
-        let connection = ConnectionNumber(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
-        let socket = Socket::open(&gateway, &answer.ticket, &name, connection)
-            .await
-            .with_context(|| format!("{} connects {name} at {gateway}", self.handle))?;
-        Ok(Device::new(name, gateway, socket, acks))
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.ticket(&name).await?;
+            let named = answer.gateways.iter().map(|named| named.url.as_str());
+            let mut failed = None;
+            for url in gateway.map_or_else(|| named.collect(), |gateway| vec![gateway]) {
+                match Socket::open(url, &answer.ticket, &name, self.next_connection()).await {
+                    Ok(socket) => return Ok(Device::new(name, url.to_owned(), socket, acks)),
+                    Err(error @ ClientError::Handshake(_)) if Instant::now() < deadline => failed = Some(error),
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("{} connects {name} at {url}", self.handle));
+                    }
+                }
+            }
+            failed.context("the api named no gateway")?;
+            sleep(RETRY).await;
+        }
+    }
+
+    fn next_connection(&self) -> ConnectionNumber {
+        ConnectionNumber(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 

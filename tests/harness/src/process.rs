@@ -39,7 +39,8 @@ impl Process {
         let child = Command::new(binary()?)
             .args(arguments)
             .current_dir(folder)
-            .env_remove("RUST_LOG")
+            // Nothing of the developer's own TOUCHLINE__… settings.
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -152,9 +153,10 @@ impl Drop for Process {
 
 async fn ready_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<HashMap<String, String>> {
     while let Some(line) = lines.next_line().await? {
-        if let Some(addresses) = line.strip_prefix("touchline ready ") {
-            let pair = |word: &str| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-            return addresses.split_whitespace().map(|word| pair(word).with_context(|| line.clone())).collect();
+        // Such as `touchline ready api http=http://127.0.0.1:41234`.
+        if let Some(words) = line.strip_prefix("touchline ready ") {
+            let pairs = words.split(' ').filter_map(|word| word.split_once('='));
+            return Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
         }
     }
     bail!("it closed its standard output")

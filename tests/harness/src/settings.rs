@@ -10,7 +10,7 @@ use std::{
 use touchline_auth::create_key_files;
 
 /// The whole configuration file.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct Settings {
     pub(crate) database: touchline_storage::Settings,
     pub(crate) registry: touchline_registry::Settings,
@@ -50,7 +50,23 @@ impl Settings {
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) fn api() -> touchline_api::Config {
-    touchline_api::Config { listen: ANY_PORT, ..touchline_api::Config::default() }
+    let mut config = touchline_api::Config { listen: ANY_PORT, ..touchline_api::Config::default() };
+    let limits = &mut config.limits;
+    limits.requests_per_address = 0;
+    limits.sign_ups_per_address = 0;
+    limits.log_ins_per_address = 0;
+    limits.refreshes_per_address = 0;
+    limits.connects_per_address = 0;
+    config
+}
+
+/// Also without the limits per user, for those who measure.
+pub(crate) fn unlimited(config: &mut touchline_api::Config) {
+    let limits = &mut config.limits;
+    limits.requests_per_user = 0;
+    limits.sends_per_user = 0;
+    limits.syncs_per_user = 0;
+    limits.connects_per_user = 0;
 }
 
 pub(crate) fn gateway() -> touchline_gateway::Config {

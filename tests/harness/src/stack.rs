@@ -1,6 +1,6 @@
 //! Our services, all of them, as one test sees them: in one process, or each in its own.
 
-use crate::{Person, Process, TestDatabase, local, redis_cluster_urls, redis_prefix, redis_url, settings};
+use crate::{Person, Process, TestDatabase, settings};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -9,7 +9,6 @@ use touchline_auth::{AccessTokens, KeySet, SigningKey};
 use touchline_client::Client;
 use touchline_ids::{ChannelId, UserId};
 use touchline_mesh::Shutdown;
-use touchline_registry::Mode;
 use touchline_storage::{CreateUser, NewUser, Storage};
 use uuid::Uuid;
 
@@ -19,93 +18,6 @@ const STOP: Duration = Duration::from_secs(20);
 const PASSWORD: &str = "correct horse battery staple";
 /// Users that are created at the same time.
 const CREATING: usize = 16;
-
-/// Where the processes of a stack run and what they share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// All in this process: SQLite in a temporary folder, the registry in memory.
-    Local,
-    /// Real processes on Postgres and a registry of this mode.
-    Processes(Mode),
-}
-
-/// A stack to be.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    kind: Kind,
-    apis: usize,
-    gateways: usize,
-    api: touchline_api::Config,
-    gateway: touchline_gateway::Config,
-}
-
-impl Builder {
-    /// How many apis and gateways; else one of each.
-    #[must_use]
-    pub fn with(mut self, apis: usize, gateways: usize) -> Self {
-        (self.apis, self.gateways) = (apis, gateways);
-        self
-    }
-
-    /// Changes what every api is configured with.
-    #[must_use]
-    pub fn api(mut self, change: impl FnOnce(&mut touchline_api::Config)) -> Self {
-        change(&mut self.api);
-        self
-    }
-
-    /// Changes what every gateway is configured with.
-    #[must_use]
-    pub fn gateway(mut self, change: impl FnOnce(&mut touchline_gateway::Config)) -> Self {
-        change(&mut self.gateway);
-        self
-    }
-
-    /// Starts it and waits until everything serves.
-    ///
-    /// # Errors
-    /// When a server or one of ours does not start.
-    pub async fn start(self) -> Result<Stack> {
-        let folder = TempDir::with_prefix("touchline-stack.")?;
-        match self.kind {
-            Kind::Local => self.start_local(folder).await,
-            Kind::Processes(mode) => self.start_processes(folder, mode).await,
-        }
-    }
-
-    async fn start_local(self, folder: TempDir) -> Result<Stack> {
-        let url = format!("sqlite://{}", folder.path().join("touchline.db").display());
-        let registry = touchline_registry::Settings::default();
-        let settings = settings::Settings::new(folder.path(), url, registry, self.api, self.gateway)?;
-        let storage = migrated(&settings.database).await?;
-        let life = Shutdown::new();
-        let local = local::start(&settings, storage.clone(), self.apis, self.gateways, &life).await?;
-        let nodes = |urls: Vec<String>| urls.into_iter().map(|url| Node { url, process: None }).collect();
-        let (apis, gateways) = (nodes(local.apis), nodes(local.gateways));
-        Stack::new(apis, gateways, life, storage, settings, folder, None).await
-    }
-
-    async fn start_processes(self, folder: TempDir, mode: Mode) -> Result<Stack> {
-        let database = TestDatabase::create().await?;
-        let urls = if mode == Mode::Cluster { redis_cluster_urls()? } else { vec![redis_url()?] };
-        let registry = touchline_registry::Settings { mode, urls, prefix: redis_prefix(), ..Default::default() };
-        let mut settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
-        let storage = migrated(&settings.database).await?;
-        let (mut apis, mut gateways) = (Vec::new(), Vec::new());
-        for index in 0..self.gateways {
-            let name = gateway_name(index);
-            settings.gateway.id = Some(name.parse()?);
-            settings.write(folder.path(), &name)?;
-            gateways.push(Node::start("gateway", &name, folder.path()).await?);
-        }
-        for index in 0..self.apis {
-            let name = api_name(index);
-            settings.write(folder.path(), &name)?;
-            apis.push(Node::start("api", &name, folder.path()).await?);
-        }
-        Stack::new(apis, gateways, Shutdown::new(), storage, settings, folder, Some(database)).await
-    }
-}
 
 /// A running system. Dropping it stops it hard and removes its data.
 pub struct Stack {
@@ -123,13 +35,13 @@ pub struct Stack {
 
 /// One api or gateway; in this process when it has no process of its own.
 #[derive(Debug)]
-struct Node {
-    url: String,
-    process: Option<Process>,
+pub(crate) struct Node {
+    pub(crate) url: String,
+    pub(crate) process: Option<Process>,
 }
 
 impl Node {
-    async fn start(command: &str, name: &str, folder: &Path) -> Result<Self> {
+    pub(crate) async fn start(command: &str, name: &str, folder: &Path) -> Result<Self> {
         let process = Process::start(name, folder, &[command, "--config", &format!("{name}.toml")]).await?;
         let url = process.address(if command == "api" { "http" } else { "ws" })?.to_owned();
         Ok(Self { url, process: Some(process) })
@@ -154,26 +66,7 @@ impl Node {
 }
 
 impl Stack {
-    /// Everything in this process, on SQLite and an in-memory registry.
-    pub fn local() -> Builder {
-        Self::builder(Kind::Local)
-    }
-
-    /// Real processes, on Postgres and Redis.
-    pub fn processes(apis: usize, gateways: usize) -> Builder {
-        Self::builder(Kind::Processes(Mode::Single)).with(apis, gateways)
-    }
-
-    /// Real processes, on Postgres and a Redis Cluster.
-    pub fn on_cluster(apis: usize, gateways: usize) -> Builder {
-        Self::builder(Kind::Processes(Mode::Cluster)).with(apis, gateways)
-    }
-
-    fn builder(kind: Kind) -> Builder {
-        Builder { kind, apis: 1, gateways: 1, api: settings::api(), gateway: settings::gateway() }
-    }
-
-    async fn new(
+    pub(crate) async fn new(
         apis: Vec<Node>,
         gateways: Vec<Node>,
         life: Shutdown,
@@ -387,16 +280,10 @@ impl Drop for Stack {
     }
 }
 
-fn api_name(index: usize) -> String {
+pub(crate) fn api_name(index: usize) -> String {
     format!("api-{index}")
 }
 
-fn gateway_name(index: usize) -> String {
+pub(crate) fn gateway_name(index: usize) -> String {
     format!("gateway-{index}")
-}
-
-async fn migrated(settings: &touchline_storage::Settings) -> Result<Storage> {
-    let storage = Storage::connect(settings).await?;
-    storage.migrate_up().await?;
-    Ok(storage)
 }

@@ -175,7 +175,8 @@ async fn a_stopping_gateway_sends_its_clients_on_and_ends_well() -> Result<()> {
         phone.reconnect().await
     }));
     let (stopped, moved) = tokio::join!(stopped, moved);
-    (stopped?, moved?);
+    stopped?;
+    moved?;
 
     let after = people[0].send(channel, "after").await?;
     checker.accepted(after);
