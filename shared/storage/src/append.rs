@@ -1,7 +1,23 @@
 //! The writer's transaction: a batch of messages gets dense seqs, is stored, and is due to be delivered, or nothing is.
 
-use crate::{Entry, MemberCache, Members, Storage, error::Result};
-use std::sync::Arc;
+use crate::{
+    Entry, Kind, MemberCache, Members, Storage,
+    connection::{commit, in_time},
+    entity::messages::{Column, Entity},
+    error::Result,
+    log::{self, NewEntries},
+    members,
+    rows::{self, ALTERNATIVES},
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
+    QuerySelect, QueryTrait,
+    sea_query::{ExprTrait, SelectStatement},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
@@ -60,6 +76,133 @@ impl Storage {
     /// # Errors
     /// When the database fails; then nothing of the batch is stored, except with `InDoubt`.
     pub async fn append(&self, batch: Vec<NewMessage>, owner: Uuid, cache: &mut MemberCache) -> Result<Vec<Appended>> {
-        unimplemented!("{batch:?} {owner} {cache:?}")
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let transaction = self.begin().await?;
+        let answers = in_time(append(&transaction, batch, owner, cache)).await?;
+        commit(transaction).await?;
+        Ok(answers)
     }
+}
+
+async fn append(
+    transaction: &DatabaseTransaction,
+    batch: Vec<NewMessage>,
+    owner: Uuid,
+    cache: &mut MemberCache,
+) -> Result<Vec<Appended>> {
+    let locked = log::lock(transaction, &batch.iter().map(|message| message.channel_id).collect()).await?;
+    let versions = locked.values().map(|channel| (channel.id, channel.members_version)).collect();
+    let members = members::current(transaction, &versions, cache).await?;
+    // Under the lock: nobody stores in these channels between this look and our commit.
+    let stored = stored_before(transaction, &batch).await?;
+
+    let mut ends: BTreeMap<_, _> = locked.values().map(|channel| (channel.id, channel.last_seq)).collect();
+    let mut new = NewEntries::default();
+    let answers = number(batch, stored, &members, &mut ends, &mut new);
+
+    ends.retain(|channel, seq| *seq > locked[channel].last_seq);
+    if !ends.is_empty() {
+        new.write(transaction, owner).await?;
+        let ends: Vec<_> = ends.into_iter().collect();
+        for some in ends.chunks(ALTERNATIVES) {
+            transaction.execute(&log::advance(some)).await?;
+        }
+    }
+    Ok(answers)
+}
+
+/// What makes a message the same as another.
+type Key = (ChannelId, UserId, ClientMessageId);
+
+/// A message stored before under its key.
+#[derive(Clone, FromQueryResult)]
+struct First {
+    channel_id: ChannelId,
+    sender_id: UserId,
+    client_message_id: ClientMessageId,
+    seq: Seq,
+    id: MessageId,
+    body_hash: Vec<u8>,
+    created_at: i64,
+}
+
+async fn stored_before(transaction: &DatabaseTransaction, batch: &[NewMessage]) -> Result<HashMap<Key, First>> {
+    let keys: BTreeSet<Key> = batch.iter().map(NewMessage::key).collect();
+    let keys: Vec<_> = keys.into_iter().collect();
+    let mut stored = HashMap::new();
+    for some in keys.chunks(ALTERNATIVES) {
+        for first in rows::all::<First>(transaction, &with_keys(some)).await? {
+            stored.insert((first.channel_id, first.sender_id, first.client_message_id.clone()), first);
+        }
+    }
+    Ok(stored)
+}
+
+pub(crate) fn with_keys(keys: &[Key]) -> SelectStatement {
+    use Column::{BodyHash, ChannelId, ClientMessageId, CreatedAt, Id, SenderId, Seq};
+    let key = |(channel, sender, client_message_id): &Key| {
+        ChannelId.eq(*channel).and(SenderId.eq(*sender)).and(ClientMessageId.eq(client_message_id.clone()))
+    };
+    Entity::find()
+        .select_only()
+        .columns([ChannelId, SenderId, ClientMessageId, Seq, Id, BodyHash, CreatedAt])
+        .filter(keys.iter().map(key).fold(Condition::any(), Condition::add))
+        .into_query()
+}
+
+impl NewMessage {
+    fn key(&self) -> Key {
+        (self.channel_id, self.sender_id, self.client_message_id.clone())
+    }
+}
+
+/// Answers for each message and gives the new ones the seqs after their channels' ends. A duplicate is answered before
+/// the membership is looked at: what was stored stays stored, whoever left since.
+fn number(
+    batch: Vec<NewMessage>,
+    mut stored: HashMap<Key, First>,
+    members: &HashMap<ChannelId, Arc<Members>>,
+    ends: &mut BTreeMap<ChannelId, Seq>,
+    new: &mut NewEntries,
+) -> Vec<Appended> {
+    let answer = |message: NewMessage| {
+        if let Some(first) = stored.get(&message.key()) {
+            return if first.body_hash == message.body_hash {
+                Appended::Duplicate { seq: first.seq, message_id: first.id, created_at_ms: first.created_at }
+            } else {
+                Appended::Conflict
+            };
+        }
+        let (Some(members), Some(end)) = (members.get(&message.channel_id), ends.get_mut(&message.channel_id)) else {
+            return Appended::NotAMember;
+        };
+        if !members.contains(message.sender_id) {
+            return Appended::NotAMember;
+        }
+        *end = end.next();
+        let first = First {
+            channel_id: message.channel_id,
+            sender_id: message.sender_id,
+            client_message_id: message.client_message_id.clone(),
+            seq: *end,
+            id: message.message_id,
+            body_hash: message.body_hash.to_vec(),
+            created_at: message.created_at_ms,
+        };
+        stored.insert(message.key(), first);
+        let entry = Entry {
+            channel_id: message.channel_id,
+            seq: *end,
+            message_id: message.message_id,
+            sender_id: message.sender_id,
+            kind: Kind::Text,
+            content: message.content,
+            created_at_ms: message.created_at_ms,
+        };
+        new.push(&entry, Some((message.client_message_id, message.body_hash)), message.no_push);
+        Appended::Stored { entry, members: members.clone(), no_push: message.no_push }
+    };
+    batch.into_iter().map(answer).collect()
 }

@@ -1,10 +1,23 @@
 //! Channels as one of their members sees them.
 
-use crate::{Role, Storage, error::Result};
+use crate::{
+    Role, Storage,
+    connection::in_time,
+    entity::{
+        channels::{Column, Entity},
+        members::{self, OPEN},
+    },
+    error::Result,
+    members::open,
+};
+use sea_orm::{
+    EntityTrait, FromQueryResult, QueryFilter,
+    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement},
+};
 use touchline_ids::{ChannelId, Seq, UserId};
 
 /// A channel as one of its members sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct ChannelView {
     /// Which.
     pub id: ChannelId,
@@ -19,6 +32,7 @@ pub struct ChannelView {
     /// The first entry the member sees.
     pub joined_seq: Seq,
     /// Unix milliseconds.
+    #[sea_orm(from_alias = "created_at")]
     pub created_at_ms: i64,
 }
 
@@ -47,7 +61,7 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn channel_for(&self, user: UserId, channel: ChannelId) -> Result<Option<ChannelView>> {
-        unimplemented!("{user} {channel}")
+        self.read_one(&one(user, channel)).await
     }
 
     /// The user's channels after channel `after` in order of their ids, at most `limit`.
@@ -55,7 +69,7 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn channels_of(&self, user: UserId, after: Option<ChannelId>, limit: u64) -> Result<Vec<ChannelView>> {
-        unimplemented!("{user} {after:?} {limit}")
+        self.read_all(&page(user, after, limit)).await
     }
 
     /// Raises the user's read mark; never lowers it.
@@ -63,6 +77,50 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn mark_read(&self, user: UserId, channel: ChannelId, seq: Seq) -> Result<MarkRead> {
-        unimplemented!("{user} {channel} {seq}")
+        let Some(view) = self.channel_for(user, channel).await? else { return Ok(MarkRead::NotAMember) };
+        if seq > view.last_seq {
+            return Ok(MarkRead::BeyondEnd { last_seq: view.last_seq });
+        }
+        if seq <= view.read_seq {
+            return Ok(MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq });
+        }
+        let raise = members::Entity::update_many()
+            .col_expr(members::Column::ReadSeq, Expr::value(seq))
+            .filter(open(channel, user))
+            .filter(Expr::col(members::Column::ReadSeq).lt(seq));
+        let raised = in_time(async { Ok(raise.exec(&self.writer).await?) }).await?;
+        if raised.rows_affected == 1 {
+            return Ok(MarkRead::Read { read_seq: seq, last_seq: view.last_seq });
+        }
+        // Another device marked further, or the user was removed, since the first look.
+        let view = self.channel_for(user, channel).await?;
+        Ok(view
+            .map_or(MarkRead::NotAMember, |view| MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq }))
     }
+}
+
+pub(crate) fn one(user: UserId, channel: ChannelId) -> SelectStatement {
+    let mut query = views();
+    query.and_where(open(channel, user)).take()
+}
+
+pub(crate) fn page(user: UserId, after: Option<ChannelId>, limit: u64) -> SelectStatement {
+    let channel = || Expr::col((members::Entity, members::Column::ChannelId));
+    views()
+        .and_where(Expr::col((members::Entity, members::Column::UserId)).eq(user))
+        .and_where(Expr::col((members::Entity, members::Column::LeftSeq)).eq(OPEN))
+        .and_where_option(after.map(|after| channel().gt(after)))
+        .order_by((members::Entity, members::Column::ChannelId), Order::Asc)
+        .limit(limit)
+        .take()
+}
+
+fn views() -> SelectStatement {
+    use members::Column::{ChannelId, JoinedSeq, ReadSeq, Role};
+    Query::select()
+        .columns([Column::Id, Column::Name, Column::LastSeq, Column::CreatedAt].map(|column| (Entity, column)))
+        .columns([Role, ReadSeq, JoinedSeq].map(|column| (members::Entity, column)))
+        .from(members::Entity)
+        .inner_join(Entity, Expr::col((Entity, Column::Id)).equals((members::Entity, ChannelId)))
+        .take()
 }

@@ -1,13 +1,34 @@
 //! The connection: pools, limits and transactions of each kind of database.
 
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
+use crate::error::{Result, StorageError, no_answer};
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
+};
+use serde::{Deserialize, Serialize, Serializer};
+use sqlx::{
+    Connection,
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use std::{fmt, future::Future, time::Duration};
+
+/// How long a query waits for a free connection.
+const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long Postgres waits for a lock, lets one statement run, and keeps the locks of a client that fell silent.
+const LIMITS: &[(&str, &str)] =
+    &[("lock_timeout", "2s"), ("statement_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
+/// How long a whole query, transaction or commit may take, whatever the network does.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long SQLite waits for another process's write transaction.
+const BUSY: Duration = Duration::from_secs(4);
 
 /// Which database, and how many connections to it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `sqlite://path/to/file` (created when missing; its folder must exist) or `postgres://user:password@host/name`.
+    #[serde(serialize_with = "without_password")]
     pub url: String,
     /// Connections to Postgres; readers of SQLite, which has one writer besides. At least 1.
     pub max_connections: u32,
@@ -19,9 +40,45 @@ impl Default for Settings {
     }
 }
 
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("url", &hide_password(&self.url))
+            .field("max_connections", &self.max_connections)
+            .finish()
+    }
+}
+
+fn without_password<S: Serializer>(url: &str, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hide_password(url))
+}
+
+/// The URL with `***` for its password, whether it stands before the host or in the query.
+fn hide_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    let place = match place.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((name, _)) => format!("{name}:***@{host}"),
+            None => place.to_owned(),
+        },
+        None => place.to_owned(),
+    };
+    let hide = |pair: &str| if pair.starts_with("password=") { "password=***".to_owned() } else { pair.to_owned() };
+    match query {
+        Some(query) => format!("{scheme}://{place}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&")),
+        None => format!("{scheme}://{place}"),
+    }
+}
+
 /// The database. Clones share its connections.
-#[derive(Clone)]
-pub struct Storage;
+#[derive(Clone, Debug)]
+pub struct Storage {
+    settings: Settings,
+    /// On SQLite a single connection, because it has a single writer; on Postgres the same pool as `reader`.
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: DatabaseConnection,
+}
 
 impl Storage {
     /// Opens the pools and makes sure that the database answers.
@@ -29,7 +86,21 @@ impl Storage {
     /// # Errors
     /// `Settings` when the URL cannot work, `Unavailable` when the database does not answer.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        unimplemented!("{}", settings.url)
+        let (writer, reader) = match kind_of(settings)? {
+            DbBackend::Sqlite => {
+                let writer = Database::connect(sqlite(&settings.url, 1, false)).await?;
+                // After the writer: it creates the file and turns the write-ahead log on.
+                let reader = Database::connect(sqlite(&settings.url, settings.max_connections, true)).await?;
+                (writer, reader)
+            }
+            _ => {
+                let pool = Database::connect(postgres(&settings.url, settings.max_connections, LIMITS)).await?;
+                (pool.clone(), pool)
+            }
+        };
+        let storage = Self { settings: settings.clone(), writer, reader };
+        storage.ping().await?;
+        Ok(storage)
     }
 
     /// Whether the database answers now.
@@ -37,7 +108,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable` when it does not.
     pub async fn ping(&self) -> Result<()> {
-        unimplemented!()
+        in_time(async { Ok(self.reader.ping().await?) }).await
     }
 
     /// Ends every connection; queries of other clones fail from now on.
@@ -45,6 +116,137 @@ impl Storage {
     /// # Errors
     /// When a connection did not end in order; it is gone all the same.
     pub async fn close(self) -> Result<()> {
-        unimplemented!()
+        // The readers first: the last connection to a SQLite file folds the write-ahead log back into it.
+        in_time(async { Ok(self.reader.close_by_ref().await?) }).await?;
+        in_time(async { Ok(self.writer.close().await?) }).await
     }
+
+    /// Begins a transaction that writes. Dropping it takes everything back.
+    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
+        in_time(begin(&self.writer)).await
+    }
+
+    /// A connection for schema changes, which may take as long as they need.
+    pub(crate) async fn for_migrations(&self) -> Result<DatabaseConnection> {
+        let options = match kind_of(&self.settings)? {
+            DbBackend::Sqlite => sqlite(&self.settings.url, 1, false),
+            _ => postgres(&self.settings.url, 1, &[]),
+        };
+        Ok(Database::connect(options).await?)
+    }
+}
+
+/// Begins a transaction that writes. On SQLite it takes the write lock at once: one that starts by reading and then
+/// writes fails when another wrote in between, and no waiting helps it.
+pub(crate) async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction> {
+    let options =
+        TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+    Ok(connection.begin_with_options(options).await?)
+}
+
+/// Commits. Unless the database itself refused, an error here leaves open whether it did.
+pub(crate) async fn commit(transaction: DatabaseTransaction) -> Result<()> {
+    match tokio::time::timeout(PATIENCE, transaction.commit()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(StorageError::of_commit(error)),
+        Err(_) => Err(StorageError::InDoubt(no_answer(PATIENCE))),
+    }
+}
+
+/// Gives up on a database that does not answer. Statement and lock timeouts end what the server works on; this ends
+/// the wait for a server or a network that fell silent.
+pub(crate) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(result) => result,
+        Err(_) => Err(StorageError::Unavailable(no_answer(PATIENCE))),
+    }
+}
+
+/// Checks the settings before a driver sees them: a driver's own error would print the URL, password and all.
+fn kind_of(settings: &Settings) -> Result<DbBackend> {
+    let problem = |what: String| Err(StorageError::Settings(what));
+    if settings.max_connections == 0 {
+        return problem("max_connections must be at least 1".to_owned());
+    }
+    let url = &settings.url;
+    if url.starts_with("postgres://") {
+        return match url.parse::<PgConnectOptions>() {
+            Ok(_) => Ok(DbBackend::Postgres),
+            Err(error) => problem(format!("url: {error}")),
+        };
+    }
+    if url.starts_with("sqlite:") {
+        // Every connection would have a database of its own.
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return problem("url: SQLite must be a file".to_owned());
+        }
+        return match url.parse::<SqliteConnectOptions>() {
+            Ok(_) => Ok(DbBackend::Sqlite),
+            Err(error) => problem(format!("url: {error}")),
+        };
+    }
+    problem("url must begin with sqlite:// or postgres://".to_owned())
+}
+
+fn options(url: &str, max_connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .max_connections(max_connections)
+        .connect_timeout(ACQUIRE)
+        .acquire_timeout(ACQUIRE)
+        // A ping for every query is a round trip too many; one after a pause finds the dead connections.
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(Duration::from_secs(30));
+    options
+}
+
+fn sqlite(url: &str, max_connections: u32, only_reads: bool) -> ConnectOptions {
+    let mut options = options(url, max_connections);
+    options
+        // The writer's queue may be as long as another process's transaction.
+        .acquire_timeout(PATIENCE)
+        // Opening the file again would lose the page cache.
+        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            sqlite
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // An answered send survives a power cut, not only a crash of ours.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(BUSY)
+                .foreign_keys(true)
+                .statement_cache_capacity(256)
+                .pragma("temp_store", "MEMORY")
+                .pragma("cache_size", "-16384")
+                .pragma("journal_size_limit", "67108864")
+                .pragma("query_only", if only_reads { "ON" } else { "OFF" })
+        });
+    options
+}
+
+fn postgres(url: &str, max_connections: u32, limits: &'static [(&str, &str)]) -> ConnectOptions {
+    let mut options = options(url, max_connections);
+    options
+        .map_sqlx_postgres_opts(|postgres| {
+            postgres
+                .application_name("touchline")
+                // A batch's statements have one text for each of its sizes.
+                .statement_cache_capacity(256)
+                .options(limits.iter().copied())
+        })
+        // A connection comes back only when the server confirms that it is idle. Without a limit to that, connections
+        // through a dead network would never be given up, and the pool would stay empty after it heals.
+        .map_sqlx_postgres_pool_opts(|pool| {
+            pool.after_release(|connection, _| {
+                Box::pin(async move {
+                    match tokio::time::timeout(PATIENCE, connection.ping()).await {
+                        Ok(answer) => answer.map(|()| true),
+                        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+                    }
+                })
+            })
+        });
+    options
 }

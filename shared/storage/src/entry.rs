@@ -1,11 +1,14 @@
 //! One entry of a channel's log.
 
+use crate::entity::messages;
+use sea_orm::{DeriveActiveEnum, EnumIter, sea_query::StringLen};
 use serde::{Deserialize, Serialize};
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 
 /// What an entry says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, EnumIter, DeriveActiveEnum)]
 #[serde(rename_all = "snake_case")]
+#[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))", rename_all = "snake_case")]
 pub enum Kind {
     /// A message somebody sent.
     Text,
@@ -52,4 +55,18 @@ pub struct Entry {
     pub content: String,
     /// When it was received, Unix milliseconds.
     pub created_at_ms: i64,
+}
+
+impl From<messages::Model> for Entry {
+    fn from(row: messages::Model) -> Self {
+        Self {
+            channel_id: row.channel_id,
+            seq: row.seq,
+            message_id: row.id,
+            sender_id: row.sender_id,
+            kind: row.kind,
+            content: row.content,
+            created_at_ms: row.created_at,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Why the database could not do it.
 
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
+use std::time::Duration;
 
 /// What every query of this crate returns.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -28,4 +29,74 @@ pub enum StorageError {
         /// Names of the steps that are not applied, oldest first.
         pending: Vec<String>,
     },
+}
+
+impl From<DbErr> for StorageError {
+    fn from(error: DbErr) -> Self {
+        if passes(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+    }
+}
+
+impl StorageError {
+    /// What an error of a commit means: only a server that says "no" and stays has certainly not committed.
+    pub(crate) fn of_commit(error: DbErr) -> Self {
+        match code_of(&error) {
+            Some(code) if !code.starts_with("57P") => Self::from(error),
+            _ => Self::InDoubt(error),
+        }
+    }
+}
+
+/// The error of a database that does not answer.
+pub(crate) fn no_answer(patience: Duration) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!("no answer in {patience:?}")))
+}
+
+/// Whether the error speaks of the database's state, which passes, and not of the statement.
+fn passes(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => match &**cause {
+            sqlx::Error::Database(cause) => cause.code().is_some_and(|code| code_passes(&code)),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => true,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// A code of Postgres (five characters, <https://www.postgresql.org/docs/current/errcodes-appendix.html>) or of SQLite
+/// (a number, <https://www.sqlite.org/rescode.html>; the low byte is the kind).
+fn code_passes(code: &str) -> bool {
+    if code.len() == 5 {
+        return match &code[..2] {
+            // Connection lost; resources used up (connections, disk, memory).
+            "08" | "53" => true,
+            // Shutting down or starting; cancelled by a timeout.
+            "57" => true,
+            _ => matches!(
+                code,
+                // Serialisation failure, deadlock, no lock in time, idle in transaction, a standby.
+                "40001" | "40P01" | "55P03" | "25P03" | "25006"
+            ),
+        };
+    }
+    // BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+}
+
+fn code_of(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return None;
+    };
+    match &**cause {
+        sqlx::Error::Database(cause) => cause.code().map(|code| code.into_owned()),
+        _ => None,
+    }
 }

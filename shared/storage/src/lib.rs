@@ -9,23 +9,29 @@
 mod append;
 mod change;
 mod channels;
+mod clock;
 mod connection;
+mod create;
+mod entity;
 mod entry;
 mod error;
 mod history;
+mod log;
 mod logins;
 mod members;
 mod notifications;
 mod outbox;
 mod roles;
+mod rows;
 mod schema;
 mod sync;
 mod users;
 
 pub use append::{Appended, NewMessage};
-pub use change::{Action, Changed, ChannelChange, CreateChannel, NewChannel};
+pub use change::{Action, Changed, ChannelChange};
 pub use channels::{ChannelView, MarkRead};
 pub use connection::{Settings, Storage};
+pub use create::{CreateChannel, NewChannel};
 pub use entry::{Entry, Kind};
 pub use error::{Result, StorageError};
 pub use history::History;
@@ -34,3 +40,29 @@ pub use members::{MemberCache, MemberView, Members};
 pub use roles::Role;
 pub use sync::{Cursor, Synced, SyncedChannel};
 pub use users::{CreateUser, External, NewUser, User};
+
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+
+#[cfg(test)]
+struct TempFolder(std::path::PathBuf);
+
+#[cfg(test)]
+impl TempFolder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("touchline-storage-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.0.join("touchline.db").display())
+    }
+}
+
+#[cfg(test)]
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}

@@ -1,6 +1,14 @@
 //! Log-ins: a family of refresh tokens each, of which only the newest works. Only SHA-256 hashes are stored.
 
-use crate::{Storage, error::Result};
+use crate::{
+    Storage,
+    connection::{commit, in_time},
+    entity::{logins, refresh_tokens},
+    error::Result,
+};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
+};
 use touchline_ids::UserId;
 use uuid::Uuid;
 
@@ -38,7 +46,25 @@ impl Storage {
         now_ms: i64,
         expires_at_ms: i64,
     ) -> Result<()> {
-        unimplemented!("{login} {user} {token_hash:?} {now_ms} {expires_at_ms}")
+        let transaction = self.begin().await?;
+        in_time(async {
+            logins::Entity::delete_many()
+                .filter(logins::Column::UserId.eq(user))
+                .filter(logins::Column::ExpiresAt.lte(now_ms))
+                .exec(&transaction)
+                .await?;
+            let row = logins::ActiveModel {
+                id: Set(login),
+                user_id: Set(user),
+                created_at: Set(now_ms),
+                expires_at: Set(expires_at_ms),
+                revoked: Set(false),
+            };
+            logins::Entity::insert(row).exec_without_returning(&transaction).await?;
+            insert_token(&transaction, login, token_hash, expires_at_ms).await
+        })
+        .await?;
+        commit(transaction).await
     }
 
     /// Uses up the token `old_hash` and puts `new_hash` in its place, or revokes the log-in when it was used up before.
@@ -52,7 +78,10 @@ impl Storage {
         now_ms: i64,
         expires_at_ms: i64,
     ) -> Result<Rotation> {
-        unimplemented!("{old_hash:?} {new_hash:?} {now_ms} {expires_at_ms}")
+        let transaction = self.begin().await?;
+        let rotation = in_time(rotate(&transaction, old_hash, new_hash, now_ms, expires_at_ms)).await?;
+        commit(transaction).await?;
+        Ok(rotation)
     }
 
     /// Ends a log-in: none of its refresh tokens works any more. One that is over or unknown stays so.
@@ -60,6 +89,73 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn revoke_login(&self, login: Uuid) -> Result<()> {
-        unimplemented!("{login}")
+        let transaction = self.begin().await?;
+        in_time(revoke(&transaction, login)).await?;
+        commit(transaction).await
     }
+}
+
+async fn rotate(
+    transaction: &DatabaseTransaction,
+    old_hash: [u8; 32],
+    new_hash: [u8; 32],
+    now_ms: i64,
+    expires_at_ms: i64,
+) -> Result<Rotation> {
+    let find = || refresh_tokens::Entity::find_by_id(old_hash.to_vec());
+    let Some(token) = find().one(transaction).await? else { return Ok(Rotation::Unknown) };
+    // The log-in's row is the lock of the family; what the token says counts only under it.
+    let login = logins::Entity::find_by_id(token.login_id).lock_exclusive().one(transaction).await?;
+    let Some(login) = login.filter(|login| !login.revoked) else { return Ok(Rotation::Unknown) };
+    let Some(token) = find().one(transaction).await? else { return Ok(Rotation::Unknown) };
+    if token.expires_at <= now_ms {
+        return Ok(Rotation::Unknown);
+    }
+    let (user, login) = (login.user_id, login.id);
+    if token.used_at.is_some() {
+        revoke(transaction, login).await?;
+        return Ok(Rotation::Reused { user, login });
+    }
+    refresh_tokens::Entity::update_many()
+        .col_expr(refresh_tokens::Column::UsedAt, Expr::value(now_ms))
+        .filter(refresh_tokens::Column::TokenHash.eq(old_hash.to_vec()))
+        .exec(transaction)
+        .await?;
+    refresh_tokens::Entity::delete_many()
+        .filter(refresh_tokens::Column::LoginId.eq(login))
+        .filter(refresh_tokens::Column::ExpiresAt.lte(now_ms))
+        .exec(transaction)
+        .await?;
+    insert_token(transaction, login, new_hash, expires_at_ms).await?;
+    logins::Entity::update_many()
+        .col_expr(logins::Column::ExpiresAt, Expr::value(expires_at_ms))
+        .filter(logins::Column::Id.eq(login))
+        .exec(transaction)
+        .await?;
+    Ok(Rotation::Rotated { user, login })
+}
+
+async fn insert_token(
+    transaction: &DatabaseTransaction,
+    login: Uuid,
+    hash: [u8; 32],
+    expires_at_ms: i64,
+) -> Result<()> {
+    let row = refresh_tokens::ActiveModel {
+        token_hash: Set(hash.to_vec()),
+        login_id: Set(login),
+        expires_at: Set(expires_at_ms),
+        used_at: Set(None),
+    };
+    refresh_tokens::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(())
+}
+
+async fn revoke(transaction: &DatabaseTransaction, login: Uuid) -> Result<()> {
+    logins::Entity::update_many()
+        .col_expr(logins::Column::Revoked, Expr::value(true))
+        .filter(logins::Column::Id.eq(login))
+        .exec(transaction)
+        .await?;
+    Ok(())
 }

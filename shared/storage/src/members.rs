@@ -1,6 +1,24 @@
 //! Who is in a channel.
 
-use crate::{Role, Storage, error::Result};
+use crate::{
+    Role, Storage,
+    entity::{
+        members::{ActiveModel, Column, Entity, OPEN},
+        users,
+    },
+    error::Result,
+    rows,
+};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement},
+};
+use std::{
+    cmp::max,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 use touchline_ids::{ChannelId, Seq, UserId};
 
 /// Who is in a channel at one version of its membership.
@@ -13,6 +31,11 @@ pub struct Members {
 }
 
 impl Members {
+    pub(crate) fn new(version: i64, mut users: Vec<UserId>) -> Self {
+        users.sort_unstable();
+        Self { version, users }
+    }
+
     /// Whether the user is in the channel.
     pub fn contains(&self, user: UserId) -> bool {
         self.users.binary_search(&user).is_ok()
@@ -20,7 +43,7 @@ impl Members {
 }
 
 /// One member as others see them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct MemberView {
     /// Who.
     pub user_id: UserId,
@@ -32,28 +55,6 @@ pub struct MemberView {
     pub role: Role,
     /// The first entry they see.
     pub joined_seq: Seq,
-}
-
-/// The members of recently used channels, proven current by each channel's `members_version` under its row lock.
-/// Belongs to one writer task. Bounded; the channels used longest ago go first.
-#[derive(Debug)]
-pub struct MemberCache {}
-
-impl MemberCache {
-    /// An empty cache of at most so many channels and so many members (16 bytes each) in all of them.
-    pub fn new(max_channels: usize, max_members: usize) -> Self {
-        unimplemented!("{max_channels} {max_members}")
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {}
-}
-
-impl Default for MemberCache {
-    /// 10,000 channels, 1,000,000 members.
-    fn default() -> Self {
-        Self::new(10_000, 1_000_000)
-    }
 }
 
 impl Storage {
@@ -69,6 +70,220 @@ impl Storage {
         after: Option<UserId>,
         limit: u64,
     ) -> Result<Option<Vec<MemberView>>> {
-        unimplemented!("{asker} {channel} {after:?} {limit}")
+        let page: Vec<MemberView> = self.read_all(&page(asker, channel, after, limit)).await?;
+        // An empty page is its end or somebody else's channel.
+        if page.is_empty() && self.channel_for(asker, channel).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(page))
+    }
+}
+
+/// The interval of `user` in `channel` that has not ended.
+pub(crate) fn open(channel: ChannelId, user: UserId) -> Expr {
+    Expr::col((Entity, Column::ChannelId))
+        .eq(channel)
+        .and(Expr::col((Entity, Column::LeftSeq)).eq(OPEN))
+        .and(Expr::col((Entity, Column::UserId)).eq(user))
+}
+
+pub(crate) fn page(asker: UserId, channel: ChannelId, after: Option<UserId>, limit: u64) -> SelectStatement {
+    let asker = Query::select().expr(Expr::val(1)).from(Entity).and_where(open(channel, asker)).take();
+    Query::select()
+        .columns([Column::UserId, Column::Role, Column::JoinedSeq].map(|column| (Entity, column)))
+        .columns([users::Column::Handle, users::Column::DisplayName].map(|column| (users::Entity, column)))
+        .from(Entity)
+        .inner_join(users::Entity, Expr::col((users::Entity, users::Column::Id)).equals((Entity, Column::UserId)))
+        .and_where(Expr::col((Entity, Column::ChannelId)).eq(channel))
+        .and_where(Expr::col((Entity, Column::LeftSeq)).eq(OPEN))
+        .and_where_option(after.map(|after| Expr::col((Entity, Column::UserId)).gt(after)))
+        .and_where(Expr::exists(asker))
+        .order_by((Entity, Column::UserId), Order::Asc)
+        .limit(limit)
+        .take()
+}
+
+#[derive(FromQueryResult)]
+struct Member {
+    channel_id: ChannelId,
+    user_id: UserId,
+}
+
+pub(crate) fn of_channels(channels: &[ChannelId]) -> SelectStatement {
+    Entity::find()
+        .select_only()
+        .columns([Column::ChannelId, Column::UserId])
+        .filter(Column::ChannelId.is_in(channels.iter().copied()))
+        .filter(Column::LeftSeq.eq(OPEN))
+        .into_query()
+}
+
+/// The members of channels that this transaction holds locked, at the versions it read under the lock: from the cache
+/// where it is current, else from the database, all in one query.
+pub(crate) async fn current(
+    transaction: &DatabaseTransaction,
+    versions: &BTreeMap<ChannelId, i64>,
+    cache: &mut MemberCache,
+) -> Result<HashMap<ChannelId, Arc<Members>>> {
+    let mut current = HashMap::with_capacity(versions.len());
+    let mut missing = HashMap::new();
+    for (&channel, &version) in versions {
+        match cache.get(channel, version) {
+            Some(members) => drop(current.insert(channel, members)),
+            None => drop(missing.insert(channel, Vec::new())),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(current);
+    }
+    let asked: Vec<_> = missing.keys().copied().collect();
+    for some in asked.chunks(rows::VALUES) {
+        for member in rows::all::<Member>(transaction, &of_channels(some)).await? {
+            missing.entry(member.channel_id).or_default().push(member.user_id);
+        }
+    }
+    for (channel, users) in missing {
+        let members = Arc::new(Members::new(versions[&channel], users));
+        cache.put(channel, members.clone());
+        current.insert(channel, members);
+    }
+    Ok(current)
+}
+
+/// Begins intervals: these users see the channel's log from `joined_seq` on.
+pub(crate) async fn join(
+    transaction: &DatabaseTransaction,
+    channel: ChannelId,
+    joined_seq: Seq,
+    users: impl Iterator<Item = (UserId, Role)>,
+) -> Result<()> {
+    let before = Seq(joined_seq.0 - 1);
+    let row = |(user, role)| ActiveModel {
+        channel_id: Set(channel),
+        user_id: Set(user),
+        joined_seq: Set(joined_seq),
+        role: Set(role),
+        left_seq: Set(OPEN),
+        read_seq: Set(before),
+        delivered_seq: Set(before),
+    };
+    let rows: Vec<_> = users.map(row).collect();
+    for some in rows.chunks(rows::VALUES) {
+        Entity::insert_many(some.to_vec()).exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+/// The version after a join or leave: greater than the one before, and not one that a database which lost its tail
+/// had given to other members, because the time has moved on.
+pub(crate) fn next_version(version: i64, now_ms: i64) -> i64 {
+    max(now_ms, version + 1)
+}
+
+/// The members of recently used channels, proven current by each channel's `members_version` under its row lock.
+/// Belongs to one writer task. Bounded; the channels used longest ago go first.
+#[derive(Debug)]
+pub struct MemberCache {
+    max_channels: usize,
+    max_members: usize,
+    channels: HashMap<ChannelId, (Arc<Members>, u64)>,
+    by_use: BTreeMap<u64, ChannelId>,
+    members: usize,
+    uses: u64,
+}
+
+impl MemberCache {
+    /// An empty cache of at most so many channels and so many members (16 bytes each) in all of them.
+    pub fn new(max_channels: usize, max_members: usize) -> Self {
+        Self { max_channels, max_members, channels: HashMap::new(), by_use: BTreeMap::new(), members: 0, uses: 0 }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.max_channels, self.max_members);
+    }
+
+    pub(crate) fn get(&mut self, channel: ChannelId, version: i64) -> Option<Arc<Members>> {
+        let (members, used) = self.channels.get_mut(&channel)?;
+        if members.version != version {
+            return None;
+        }
+        self.by_use.remove(used);
+        self.uses += 1;
+        *used = self.uses;
+        self.by_use.insert(self.uses, channel);
+        Some(members.clone())
+    }
+
+    pub(crate) fn put(&mut self, channel: ChannelId, members: Arc<Members>) {
+        self.remove(channel);
+        self.uses += 1;
+        self.members += members.users.len();
+        self.channels.insert(channel, (members, self.uses));
+        self.by_use.insert(self.uses, channel);
+        while self.channels.len() > self.max_channels || self.members > self.max_members {
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, channel: ChannelId) {
+        if let Some((members, used)) = self.channels.remove(&channel) {
+            self.by_use.remove(&used);
+            self.members -= members.users.len();
+        }
+    }
+}
+
+impl Default for MemberCache {
+    /// 10,000 channels, 1,000,000 members.
+    fn default() -> Self {
+        Self::new(10_000, 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(version: i64, count: usize) -> Arc<Members> {
+        Arc::new(Members::new(version, (0..count).map(|_| UserId::new()).collect()))
+    }
+
+    #[test]
+    fn another_version_is_not_in_the_cache() {
+        let mut cache = MemberCache::default();
+        let channel = ChannelId::new();
+        cache.put(channel, members(1, 2));
+        assert!(cache.get(channel, 1).is_some());
+        assert!(cache.get(channel, 2).is_none());
+        cache.put(channel, members(2, 2));
+        assert!(cache.get(channel, 1).is_none());
+        cache.clear();
+        assert!(cache.get(channel, 2).is_none());
+    }
+
+    #[test]
+    fn the_channel_used_longest_ago_leaves_the_full_cache() {
+        let mut cache = MemberCache::new(2, 100);
+        let [a, b, c] = [(); 3].map(|()| ChannelId::new());
+        cache.put(a, members(1, 1));
+        cache.put(b, members(1, 1));
+        assert!(cache.get(a, 1).is_some());
+        cache.put(c, members(1, 1));
+        assert!(cache.get(b, 1).is_none());
+        assert!(cache.get(a, 1).is_some() && cache.get(c, 1).is_some());
+    }
+
+    #[test]
+    fn the_cache_is_bounded_by_members_too() {
+        let mut cache = MemberCache::new(100, 10);
+        let [a, b, c] = [(); 3].map(|()| ChannelId::new());
+        cache.put(a, members(1, 6));
+        cache.put(b, members(1, 6));
+        assert!(cache.get(a, 1).is_none());
+        assert!(cache.get(b, 1).is_some());
+        cache.put(c, members(1, 11));
+        assert_eq!((cache.channels.len(), cache.by_use.len(), cache.members), (0, 0, 0));
     }
 }

@@ -1,0 +1,231 @@
+//! What every kind of database must do: each case is handed two storages on one empty, migrated database, as two
+//! processes would have them. Run by the tests of this crate on SQLite and by tests/it on Postgres.
+#![expect(missing_docs, reason = "a case's name says what it shows")]
+
+pub mod append;
+pub mod change;
+pub mod channels;
+pub mod delivery;
+pub mod history;
+pub mod logins;
+pub mod schema;
+pub mod sync;
+pub mod users;
+
+use crate::{
+    Action, Appended, Changed, ChannelChange, CreateChannel, CreateUser, Entry, MemberCache, NewChannel, NewMessage,
+    NewUser, Role, Storage, entity, error::Result,
+};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
+use std::future::Future;
+use tokio::task::JoinSet;
+use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use uuid::Uuid;
+
+/// Makes a test of every case; `$run` is an async function that gives a case its two storages.
+#[macro_export]
+macro_rules! storage_contract {
+    ($run:path) => {
+        $crate::storage_contract! { $run;
+            users: a_user_is_found_by_id_handle_and_identity, a_handle_belongs_to_one_user,
+                an_external_person_becomes_one_user;
+            logins: a_refresh_token_rotates, a_reused_refresh_token_revokes_its_family,
+                of_concurrent_rotations_one_wins_and_the_family_is_revoked, an_expired_refresh_token_is_unknown,
+                a_revoked_login_is_over_and_others_live_on, expired_logins_are_forgotten;
+            channels: a_new_channel_has_its_members_and_its_first_entry, nobody_cannot_be_a_member,
+                channels_are_listed_in_pages, members_are_listed_in_pages,
+                no_channel_and_somebody_elses_look_alike, a_read_mark_only_rises;
+            append: seqs_are_dense_in_the_order_of_the_batch, two_processes_give_dense_seqs_and_agree,
+                ten_concurrent_retries_make_one_row, a_duplicate_gets_the_first_answer,
+                another_body_under_the_same_key_is_a_conflict, a_key_belongs_to_one_sender_in_one_channel,
+                strangers_store_nothing, a_retry_after_leaving_still_gets_the_first_answer,
+                a_cached_membership_is_never_stale, a_batch_may_be_larger_than_a_statement,
+                a_held_lock_makes_a_send_unavailable_not_endless;
+            change: a_new_member_sees_from_the_joined_entry_on, a_removed_member_sees_nothing_more,
+                coming_back_is_a_new_interval, who_is_removed_sends_nothing_after_it,
+                two_processes_add_a_user_once, every_refusal_leaves_the_log_alone, ownership_is_handed_over,
+                the_last_one_out_is_fine, every_change_is_told_in_the_log;
+            history: a_log_is_read_in_pages_both_ways;
+            sync: a_device_gets_exactly_what_it_missed, an_answer_is_limited_and_says_that_there_is_more,
+                a_wrong_check_resets_and_a_right_one_does_not, a_cursor_outside_the_log_resets,
+                many_cursors_fit_in_one_sync;
+            delivery: an_outbox_row_is_claimed_by_the_databases_clock, finishing_removes_outbox_rows,
+                missed_messages_are_coalesced, two_processes_notify_the_same_users_crosswise;
+            schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
+                two_processes_migrate_at_once;
+        }
+    };
+    ($run:path; $($subject:ident: $($case:ident),+;)+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $run($crate::contract::$subject::$case).await;
+            }
+        )+)+
+    };
+}
+
+/// A new user with a handle nobody has.
+async fn user(storage: &Storage) -> Result<UserId> {
+    let id = UserId::new();
+    let new = NewUser {
+        id,
+        handle: format!("u-{}", id.0.simple()),
+        display_name: "Somebody".to_owned(),
+        password_hash: None,
+        external: None,
+        created_at_ms: 1,
+    };
+    assert!(matches!(storage.create_user(new).await?, CreateUser::Created(_)));
+    Ok(id)
+}
+
+async fn users<const N: usize>(storage: &Storage) -> Result<[UserId; N]> {
+    let mut users = [UserId(Uuid::nil()); N];
+    for id in &mut users {
+        *id = user(storage).await?;
+    }
+    Ok(users)
+}
+
+/// A new channel; its log has one entry.
+async fn channel(storage: &Storage, owner: UserId, members: &[UserId]) -> Result<ChannelId> {
+    let id = ChannelId::new();
+    let new = NewChannel {
+        id,
+        name: "talk".to_owned(),
+        owner,
+        member_ids: members.to_vec(),
+        message_id: MessageId::new(),
+        created_at_ms: 2,
+    };
+    assert!(matches!(storage.create_channel(new, Uuid::nil()).await?, CreateChannel::Created { .. }));
+    Ok(id)
+}
+
+/// A message under a key of its own.
+fn message(channel_id: ChannelId, sender_id: UserId, text: &str) -> NewMessage {
+    let message_id = MessageId::new();
+    NewMessage {
+        channel_id,
+        sender_id,
+        client_message_id: message_id.to_string().parse().expect("a UUID is a client message id"),
+        content: serde_json::json!(text).to_string(),
+        body_hash: [text.len() as u8; 32],
+        no_push: false,
+        message_id,
+        created_at_ms: 3,
+    }
+}
+
+async fn append(storage: &Storage, batch: Vec<NewMessage>) -> Result<Vec<Appended>> {
+    storage.append(batch, Uuid::nil(), &mut MemberCache::default()).await
+}
+
+/// Sends so many messages, in batches.
+async fn fill(storage: &Storage, channel: ChannelId, sender: UserId, count: usize) -> Result<()> {
+    let batch: Vec<_> = (0..count).map(|n| message(channel, sender, &n.to_string())).collect();
+    for some in batch.chunks(64) {
+        append(storage, some.to_vec()).await?;
+    }
+    Ok(())
+}
+
+async fn change(storage: &Storage, channel_id: ChannelId, actor: UserId, action: Action) -> Result<Changed> {
+    let change = ChannelChange { channel_id, actor, action, message_id: MessageId::new(), created_at_ms: 4 };
+    storage.change_channel(change, Uuid::nil(), &mut MemberCache::default(), 10).await
+}
+
+/// Adds a plain member; answers the seq of the joined entry.
+async fn add(storage: &Storage, channel: ChannelId, actor: UserId, user: UserId) -> Result<Seq> {
+    let action = Action::Add { users: vec![user], role: Role::Member };
+    Ok(stored(change(storage, channel, actor, action).await?).seq)
+}
+
+/// Removes a member; answers the seq of the left entry.
+async fn remove(storage: &Storage, channel: ChannelId, actor: UserId, user: UserId) -> Result<Seq> {
+    Ok(stored(change(storage, channel, actor, Action::Remove(user)).await?).seq)
+}
+
+fn stored(changed: Changed) -> Entry {
+    match changed {
+        Changed::Stored { entry, .. } => entry,
+        other => panic!("not stored: {other:?}"),
+    }
+}
+
+/// The whole log, as no member sees it.
+async fn log(storage: &Storage, channel: ChannelId) -> Result<Vec<Entry>> {
+    let rows = entity::messages::Entity::find()
+        .filter(entity::messages::Column::ChannelId.eq(channel))
+        .order_by_asc(entity::messages::Column::Seq)
+        .all(&storage.reader)
+        .await?;
+    Ok(rows.into_iter().map(Entry::from).collect())
+}
+
+async fn outbox(storage: &Storage) -> Result<Vec<entity::outbox::Model>> {
+    Ok(entity::outbox::Entity::find().order_by_asc(entity::outbox::Column::Seq).all(&storage.reader).await?)
+}
+
+async fn open_intervals(storage: &Storage, channel: ChannelId, user: UserId) -> Result<u64> {
+    let open = entity::members::Entity::find().filter(crate::members::open(channel, user));
+    Ok(open.count(&storage.reader).await?)
+}
+
+fn seqs(entries: &[Entry]) -> Vec<i64> {
+    entries.iter().map(|entry| entry.seq.0).collect()
+}
+
+/// What each of the tasks answered, run at the same time.
+async fn at_once<T, F>(tasks: impl IntoIterator<Item = F>) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let mut set = JoinSet::new();
+    for task in tasks {
+        set.spawn(task);
+    }
+    set.join_all().await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Settings, Storage, error::Result};
+    use std::future::Future;
+
+    crate::storage_contract!(on_sqlite);
+
+    async fn on_sqlite<F: Future<Output = Result<()>>>(case: impl FnOnce(Storage, Storage) -> F) {
+        let folder = crate::TempFolder::new();
+        let settings = Settings { url: folder.url(), max_connections: 3 };
+        let one = Storage::connect(&settings).await.unwrap();
+        one.migrate_up().await.unwrap();
+        let two = Storage::connect(&settings).await.unwrap();
+        case(one.clone(), two.clone()).await.unwrap();
+        one.close().await.unwrap();
+        two.close().await.unwrap();
+    }
+
+    #[test]
+    fn every_case_is_run() {
+        let list = include_str!("contract.rs");
+        for subject in [
+            include_str!("contract/append.rs"),
+            include_str!("contract/change.rs"),
+            include_str!("contract/channels.rs"),
+            include_str!("contract/delivery.rs"),
+            include_str!("contract/history.rs"),
+            include_str!("contract/logins.rs"),
+            include_str!("contract/schema.rs"),
+            include_str!("contract/sync.rs"),
+            include_str!("contract/users.rs"),
+        ] {
+            for case in subject.split("pub async fn ").skip(1) {
+                let name = case.split('(').next().unwrap();
+                assert!(list.contains(&format!(" {name},")) || list.contains(&format!(" {name};")), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Reading rows, and how many things one statement may name.
+
+use crate::{Storage, connection::in_time, error::Result};
+use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
+
+/// Values in one `IN`, or rows in one `INSERT` of up to nine columns. SQLite binds at most 32,766 values.
+pub(crate) const VALUES: usize = 3_000;
+/// Alternatives in one `OR`. SQLite parses them into a tree of at most 1,000 levels.
+pub(crate) const ALTERNATIVES: usize = 200;
+
+/// Every row of a query, on a connection or in a transaction.
+pub(crate) async fn all<R: FromQueryResult>(db: &impl ConnectionTrait, select: &SelectStatement) -> Result<Vec<R>> {
+    let rows = db.query_all(select).await?;
+    Ok(rows.iter().map(|row| R::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?)
+}
+
+/// The first row of a query, on a connection or in a transaction.
+pub(crate) async fn one<R: FromQueryResult>(db: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<R>> {
+    let row = db.query_one(select).await?;
+    Ok(row.map(|row| R::from_query_result(&row, "")).transpose()?)
+}
+
+impl Storage {
+    /// Every row of a query, read outside a transaction.
+    pub(crate) async fn read_all<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Vec<R>> {
+        in_time(all(&self.reader, select)).await
+    }
+
+    /// The first row of a query, read outside a transaction.
+    pub(crate) async fn read_one<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Option<R>> {
+        in_time(one(&self.reader, select)).await
+    }
+}
