@@ -33,7 +33,7 @@ pub(crate) async fn start(
             registry: Arc::clone(&registry),
             tickets: TicketVerifier::new(keys.clone()),
         };
-        let app = touchline_gateway::build(settings.gateway.clone(), dependencies).await?;
+        let app = touchline_gateway::build(settings.gateway.clone(), dependencies)?;
         local.gateways.push(format!("ws://{}", app.ws_address()));
         let inside = life.clone();
         life.spawn(async move { app.run(&inside).await });
