@@ -11,11 +11,10 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 use touchline_config::Flag;
 use touchline_mesh::Shutdown;
-use touchline_registry::{GatewayState, MemoryRegistry, Registry};
+use touchline_registry::{MemoryRegistry, Registry};
 use touchline_storage::Storage;
 
 const EXAMPLES: &str = "\
@@ -127,32 +126,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
+/// The gateway first: when the api begins to serve, there is where to send clients.
 async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow::Result<()> {
     let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
     let keys = parts::public_keys(config, shutdown).await?;
     let api = parts::api(config, keys.clone(), storage, Arc::clone(&registry), shutdown).await?;
-    let gateway = parts::gateway(config, keys, Arc::clone(&registry)).await?;
+    let gateway = parts::gateway(config, keys, Arc::clone(&registry))?;
     let ready = format!("http=http://{} ws=ws://{}", api.http_address(), gateway.ws_address());
-    let announce = async {
-        until_a_gateway_is_ready(registry.as_ref()).await?;
-        Ok(life::say_ready(&ready)?)
-    };
+    let incarnation = gateway.incarnation();
     let api = async {
+        tokio::select! {
+            () = parts::until_listed(registry.as_ref(), incarnation) => life::say_ready(&ready)?,
+            () = shutdown.stopping() => {}
+        }
         api.run(shutdown).await;
-        shutdown.stop();
         Ok(())
     };
-    let gateway = async {
-        let result = gateway.run(shutdown).await;
-        shutdown.stop();
-        Ok(result?)
-    };
-    tokio::try_join!(announce, Box::pin(api), Box::pin(gateway)).map(drop)
-}
-
-async fn until_a_gateway_is_ready(registry: &dyn Registry) -> anyhow::Result<()> {
-    while !registry.gateways().await?.iter().any(|lease| lease.state == GatewayState::Ready) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
+    // Whichever ends takes the other with it, softly.
+    tokio::try_join!(async { Box::pin(api).await.inspect(|()| shutdown.stop()) }, async {
+        Ok(Box::pin(gateway.run(shutdown)).await.inspect(|()| shutdown.stop())?)
+    },)
+    .map(drop)
 }

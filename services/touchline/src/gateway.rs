@@ -4,7 +4,7 @@ use crate::{
     life, parts,
     settings::{Service, Source},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use touchline_config::Flag;
 
 const EXAMPLES: &str = "\
@@ -39,9 +39,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     life::serve(&config.telemetry, async |shutdown| {
         let registry = parts::registry(&config).await?;
         let keys = parts::public_keys(&config, &shutdown).await?;
-        let app = parts::gateway(&config, keys, registry).await?;
-        life::say_ready(&format!("gateway ws=ws://{} grpc=http://{}", app.ws_address(), app.grpc_address()))?;
-        app.run(&shutdown).await?;
-        Ok(())
+        let app = parts::gateway(&config, keys, Arc::clone(&registry))?;
+        let ready = format!("gateway ws=ws://{} grpc=http://{}", app.ws_address(), app.grpc_address());
+        let incarnation = app.incarnation();
+        let announce = async {
+            parts::until_listed(registry.as_ref(), incarnation).await;
+            life::say_ready(&ready)
+        };
+        let mut serve = std::pin::pin!(app.run(&shutdown));
+        tokio::select! {
+            ended = &mut serve => return Ok(ended?),
+            announced = announce => announced?,
+        }
+        Ok(serve.await?)
     })
 }

@@ -2,11 +2,15 @@
 
 use crate::settings::Config;
 use anyhow::Context as _;
-use std::{error::Error as StdError, future::Future, io, net::SocketAddr, sync::Arc};
+use std::{error::Error as StdError, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, KeySet, SigningKey, TicketSigner, TicketVerifier};
+use touchline_ids::IncarnationId;
 use touchline_mesh::Shutdown;
 use touchline_registry::Registry;
 use touchline_storage::Storage;
+
+/// How soon to look again whether a gateway is listed.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The public keys, kept fresh.
 pub(crate) async fn public_keys(config: &Config, shutdown: &Shutdown) -> anyhow::Result<KeySet> {
@@ -41,13 +45,13 @@ pub(crate) async fn api(
 }
 
 /// A gateway, bound.
-pub(crate) async fn gateway(
+pub(crate) fn gateway(
     config: &Config,
     keys: KeySet,
     registry: Arc<dyn Registry>,
 ) -> anyhow::Result<touchline_gateway::App> {
     let dependencies = touchline_gateway::Dependencies { registry, tickets: TicketVerifier::new(keys) };
-    touchline_gateway::build(config.gateway.clone(), dependencies).await.map_err(|error| match error {
+    touchline_gateway::build(config.gateway.clone(), dependencies).map_err(|error| match error {
         touchline_gateway::Error::Bind { address, source } => {
             not_bound(source, address, if address == config.gateway.ws { "--ws" } else { "--grpc" })
         }
@@ -65,6 +69,18 @@ pub(crate) async fn storage(config: &Config) -> anyhow::Result<Storage> {
     let storage = Storage::connect(&config.database).await?;
     storage.require_current_schema().await?;
     Ok(storage)
+}
+
+/// Waits until the registry lists this life of a gateway, so that clients are sent to it.
+pub(crate) async fn until_listed(registry: &dyn Registry, incarnation: IncarnationId) {
+    loop {
+        // While the registry is away the gateway tries to register too, and says so in the log.
+        let leases = registry.gateways().await.unwrap_or_default();
+        if leases.iter().any(|lease| lease.incarnation == incarnation) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn until_stop(shutdown: &Shutdown, task: impl Future<Output = ()> + Send + 'static) {
