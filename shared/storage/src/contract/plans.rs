@@ -45,7 +45,7 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
             let scans = lines("Index Scan") + lines("Index Only Scan");
             assert!(scans > 0 && lines("Index Cond:") == scans, "{name}\n{shown}");
             for index in indexes {
-                assert!(lines(index) > 0, "{name} without {index}\n{shown}");
+                assert!(index.split('|').any(|index| lines(index) > 0), "{name} without {index}\n{shown}");
             }
         } else {
             assert!(lines("SEARCH") > 0 && lines("SCAN") == 0, "{name}\n{shown}");
@@ -55,6 +55,9 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 }
 
 type Hot = (&'static str, Statement, &'static [&'static str]);
+
+/// One member of one channel: either index names exactly one row.
+const ONE_MEMBER: &str = "ux_members_channel|ix_members_user";
 
 /// Each query of the hot path with the indexes it is meant for, by their names on Postgres.
 fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
@@ -72,12 +75,12 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("append: members", b.build(&members::of_channels(batch)), &["ux_members_channel"]),
         ("append: duplicates", b.build(&append::with_keys(&keys)), &["ux_messages_key"]),
         ("append: ends", b.build(&log::advance(&places[..64])), &["channels_pkey"]),
-        ("change: roles", b.build(&roles), &["ux_members_channel"]),
+        ("change: roles", b.build(&roles), &[ONE_MEMBER]),
         ("outbox: finish", b.build(&outbox::delete(&places)), &["outbox_pkey"]),
         ("outbox: renew", b.build(&outbox::renewal(Uuid::from_u128(7), b)), &["ix_outbox_owner"]),
-        ("channel", b.build(&channels::one(user, channel)), &["ux_members_channel", "channels_pkey"]),
+        ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),
         ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),
-        ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &["ux_members_channel"]),
+        ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &[ONE_MEMBER]),
         ("members", b.build(&members::page(user, channel, Some(user), 20)), &["ux_members_channel", "users_pkey"]),
         ("sync: heads", b.build(&sync::heads(user)), &["ix_members_user", "channels_pkey"]),
         ("sync: checks", b.build(&sync::at(&places)), &["messages_pkey"]),
