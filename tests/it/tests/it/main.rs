@@ -5,3 +5,4 @@ mod bad_input;
 mod delivery;
 mod processes;
 mod registry;
+mod storage;
