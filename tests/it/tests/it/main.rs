@@ -3,5 +3,6 @@
 mod authorization;
 mod bad_input;
 mod delivery;
+mod people;
 mod processes;
 mod registry;
