@@ -142,9 +142,19 @@ async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow
         api.run(shutdown).await;
         Ok(())
     };
-    // Whichever ends takes the other with it, softly.
-    tokio::try_join!(async { Box::pin(api).await.inspect(|()| shutdown.stop()) }, async {
-        Ok(Box::pin(gateway.run(shutdown)).await.inspect(|()| shutdown.stop())?)
-    },)
-    .map(drop)
+    // What the api committed is still delivered when it stops: the gateway stops after it.
+    let gateway_life = Shutdown::new();
+    let stop_now = async {
+        shutdown.stopping_now().await;
+        gateway_life.stop_now();
+    };
+    let serve = async {
+        tokio::try_join!(async { Box::pin(api).await.inspect(|()| gateway_life.stop()) }, async {
+            Ok(Box::pin(gateway.run(&gateway_life)).await.inspect(|()| shutdown.stop())?)
+        },)
+    };
+    tokio::select! {
+        served = serve => served.map(drop),
+        () = stop_now => Ok(()),
+    }
 }

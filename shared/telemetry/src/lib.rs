@@ -36,7 +36,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { filter: "info".into(), format: Format::Auto }
+        // SeaORM announces each migration at info; whoever asked for them is told anyway.
+        Self { filter: "info,sea_orm=warn".into(), format: Format::Auto }
     }
 }
 
