@@ -3,6 +3,7 @@
 mod authorization;
 mod bad_input;
 mod delivery;
+mod people;
 mod processes;
 mod registry;
 mod storage;
