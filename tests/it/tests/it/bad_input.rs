@@ -1,7 +1,7 @@
 //! Bad input: every operation answers it with a clear problem, and nothing is stored.
 
 use anyhow::{Context as _, Result};
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use touchline_harness::{Person, Stack};
