@@ -2,6 +2,7 @@
 
 mod authorization;
 mod bad_input;
+mod binary;
 mod delivery;
 mod people;
 mod processes;
