@@ -1,9 +1,10 @@
 //! Who asks: the bearer token of a request, ours or an outside identity provider's.
 
 use crate::{
-    Api, clock,
+    Api,
+    client_address::ClientAddress,
+    clock,
     error::Error,
-    limits::ClientAddress,
     name,
     users::{self, DISPLAY_NAME_LIMIT},
 };
@@ -25,13 +26,13 @@ const REFUSED: &str = "the access token is not valid: log in again";
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The log-in family of our own token; none with an outside provider's.
-    pub login: Option<Uuid>,
+    pub(crate) login: Option<Uuid>,
     /// When the token ends.
-    pub token_expires: SystemTime,
+    pub(crate) token_expires: SystemTime,
 }
 
 impl Caller {
@@ -93,7 +94,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The users that outside providers' subjects are. One never changes, so it is remembered.
-pub struct OutsideUsers {
+pub(crate) struct OutsideUsers {
     known: Cache<(String, String), UserId>,
 }
 
@@ -123,7 +124,7 @@ impl OutsideUsers {
 /// Makes the user of an outside person. Two requests at once make one: the second finds the first one's.
 async fn create(api: &Api, identity: ExternalIdentity) -> Result<UserId, Error> {
     let wanted = wanted_handle(identity.handle_hint.as_deref());
-    let External { issuer, subject } = External { issuer: identity.issuer, subject: identity.subject };
+    let external = External { issuer: identity.issuer, subject: identity.subject };
     // Longer and longer tails until nobody has it: the last is unique for all practical purposes.
     for tail in [0, 4, 6, 8, 12] {
         let handle = with_tail(&wanted, tail);
@@ -132,12 +133,12 @@ async fn create(api: &Api, identity: ExternalIdentity) -> Result<UserId, Error> 
             display_name: shown_name(identity.name.as_deref(), &handle),
             handle,
             password_hash: None,
-            external: Some(External { issuer: issuer.clone(), subject: subject.clone() }),
+            external: Some(external.clone()),
             created_at_ms: clock::now_ms(),
         };
         match api.storage.create_user(user).await? {
             CreateUser::Created(user) => {
-                tracing::info!(user.id = %user.id, auth.issuer = issuer, "a person of an outside provider is a user now");
+                tracing::info!(user.id = %user.id, auth.issuer = external.issuer, "a person of an outside provider is a user now");
                 return Ok(user.id);
             }
             CreateUser::ExternalExists(user) => return Ok(user.id),

@@ -3,9 +3,9 @@
 use crate::{
     Api,
     auth::Caller,
+    client_address::ClientAddress,
     error::{Error, Problem},
     extract::Json,
-    limits::ClientAddress,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};

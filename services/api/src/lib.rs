@@ -4,6 +4,7 @@
 
 mod auth;
 mod channels;
+mod client_address;
 mod clock;
 mod config;
 mod connect;
@@ -119,7 +120,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let (writer, writer_task) = writer(storage.clone(), owner, config.max_members, config.writer_queue, fan_out_queue);
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
-        limits: Limits::new(&config.limits, config.trusted_proxies.clone()),
+        limits: Limits::new(&config.limits),
         directory: Arc::clone(&directory),
         placement: Placement::default(),
         config,
@@ -168,10 +169,6 @@ impl App {
             let api = Arc::clone(&api);
             serving.spawn(async move { api.limits.sweep_forever().await })
         };
-        let keys_task = {
-            let (access, identities) = (api.access.clone(), api.identities.clone());
-            serving.spawn(async move { tokio::join!(access.refresh_forever(), identities.refresh_forever()) })
-        };
         let writer_life = Shutdown::new();
         let writer_task = {
             let life = writer_life.clone();
@@ -193,7 +190,6 @@ impl App {
             };
             tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
             limits_task.abort();
-            keys_task.abort();
             // No request is left to ask for more; what is queued is committed and handed on.
             writer_life.stop();
             let _ = writer_task.await;

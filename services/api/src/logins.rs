@@ -4,10 +4,10 @@
 use crate::{
     Api,
     auth::Caller,
+    client_address::ClientAddress,
     clock,
     error::{Error, Problem},
     extract::Json,
-    limits::ClientAddress,
     users::{self, User},
 };
 use axum::{extract::State, response::IntoResponse};
@@ -21,12 +21,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// RFC 6749, section 5.1: no cache keeps an answer that holds tokens.
-pub const NOT_TO_BE_STORED: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+pub(crate) const NOT_TO_BE_STORED: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 // No Debug on what holds passwords or tokens.
 /// What signing up, logging in and refreshing give.
 #[derive(Serialize, ToSchema)]
-pub struct LoginAnswer {
+pub(crate) struct LoginAnswer {
     user: User,
     /// For the header `Authorization: Bearer …`.
     access_token: String,
@@ -39,7 +39,7 @@ pub struct LoginAnswer {
 /// Who wants in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LogInBody {
+pub(crate) struct LogInBody {
     handle: String,
     password: String,
 }
@@ -49,7 +49,7 @@ pub struct LogInBody {
     responses((status = 201, body = LoginAnswer), (status = 400, body = Problem),
         (status = 401, description = "Wrong handle or password", body = Problem), (status = 429, body = Problem),
         (status = 503, body = Problem)))]
-pub async fn log_in(
+pub(crate) async fn log_in(
     State(api): State<Arc<Api>>,
     address: ClientAddress,
     Json(body): Json<LogInBody>,
@@ -74,7 +74,7 @@ pub async fn log_in(
 /// A refresh token to trade.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RefreshBody {
+pub(crate) struct RefreshBody {
     /// The newest one of the log-in.
     refresh_token: String,
 }
@@ -84,7 +84,7 @@ pub struct RefreshBody {
     responses((status = 200, body = LoginAnswer), (status = 400, body = Problem),
         (status = 401, description = "Unknown, expired, or used before: log in again", body = Problem),
         (status = 429, body = Problem)))]
-pub async fn refresh(
+pub(crate) async fn refresh(
     State(api): State<Arc<Api>>,
     address: ClientAddress,
     Json(body): Json<RefreshBody>,
@@ -114,7 +114,7 @@ pub async fn refresh(
 #[utoipa::path(delete, path = "/v1/sessions/current", tag = "people", security(("bearer" = [])),
     responses((status = 204), (status = 401, body = Problem),
         (status = 403, description = "The token is of an outside identity provider", body = Problem)))]
-pub async fn log_out(State(api): State<Arc<Api>>, caller: Caller) -> Result<StatusCode, Error> {
+pub(crate) async fn log_out(State(api): State<Arc<Api>>, caller: Caller) -> Result<StatusCode, Error> {
     let login = caller.login.ok_or(Error::Forbidden("this token is your identity provider's: log out there"))?;
     api.storage.revoke_login(login).await?;
     tracing::info!(user.id = %caller.user, login.id = %login, "logged out");
@@ -122,7 +122,7 @@ pub async fn log_out(State(api): State<Arc<Api>>, caller: Caller) -> Result<Stat
 }
 
 /// Begins a log-in of `user`.
-pub async fn begin(api: &Api, user: touchline_storage::User) -> Result<LoginAnswer, Error> {
+pub(crate) async fn begin(api: &Api, user: touchline_storage::User) -> Result<LoginAnswer, Error> {
     let token = RefreshToken::generate().map_err(signing_error)?;
     let (login, now_ms) = (Uuid::now_v7(), clock::now_ms());
     api.storage.create_login(login, user.id, token.hash(), now_ms, expires_at_ms(api, now_ms)).await?;
@@ -155,7 +155,7 @@ fn signing_error(error: AuthError) -> Error {
 }
 
 /// What a failed hash or check is to a client.
-pub fn password_error(error: AuthError) -> Error {
+pub(crate) fn password_error(error: AuthError) -> Error {
     match error {
         AuthError::Busy => Error::Unavailable { what: "too many people are logging in" },
         AuthError::PasswordLength => Error::field("password", error.to_string()),

@@ -3,10 +3,10 @@
 use crate::{
     Api,
     auth::Caller,
+    client_address::ClientAddress,
     clock,
     error::{Error, Problem},
     extract::{Json, Query},
-    limits::ClientAddress,
     logins::{self, LoginAnswer},
     name,
 };
@@ -22,13 +22,13 @@ use utoipa::{IntoParams, ToSchema};
 /// Shortest handle, in characters.
 const HANDLE_LENGTH_MIN: usize = 3;
 /// Longest handle, in characters.
-pub const HANDLE_LENGTH_MAX: usize = 32;
+pub(crate) const HANDLE_LENGTH_MAX: usize = 32;
 /// Longest display name, in characters.
-pub const DISPLAY_NAME_LIMIT: usize = 64;
+pub(crate) const DISPLAY_NAME_LIMIT: usize = 64;
 
 /// A person.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct User {
+pub(crate) struct User {
     id: UserId,
     /// The unique name others find them by.
     handle: String,
@@ -46,7 +46,7 @@ impl From<touchline_storage::User> for User {
 /// Somebody who wants to be a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SignUpBody {
+pub(crate) struct SignUpBody {
     /// 3 to 32 characters out of a-z 0-9 _ . -; upper case is taken as lower case. Unique.
     handle: String,
     /// 8 to 256 characters.
@@ -61,7 +61,7 @@ pub struct SignUpBody {
     responses((status = 201, body = LoginAnswer), (status = 400, body = Problem),
         (status = 409, description = "The handle is taken", body = Problem), (status = 429, body = Problem),
         (status = 503, body = Problem)))]
-pub async fn sign_up(
+pub(crate) async fn sign_up(
     State(api): State<Arc<Api>>,
     address: ClientAddress,
     Json(body): Json<SignUpBody>,
@@ -96,7 +96,7 @@ pub async fn sign_up(
 /// Which user.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct ByHandle {
+pub(crate) struct ByHandle {
     /// The exact handle.
     handle: String,
 }
@@ -104,7 +104,7 @@ pub struct ByHandle {
 /// Find a user by exact handle.
 #[utoipa::path(get, path = "/v1/users", tag = "people", params(ByHandle), security(("bearer" = [])),
     responses((status = 200, body = User), (status = 400, body = Problem), (status = 404, body = Problem)))]
-pub async fn find(
+pub(crate) async fn find(
     State(api): State<Arc<Api>>,
     _: Caller,
     Query(query): Query<ByHandle>,
@@ -117,7 +117,7 @@ pub async fn find(
 /// Who am I.
 #[utoipa::path(get, path = "/v1/me", tag = "people", security(("bearer" = [])),
     responses((status = 200, body = User), (status = 401, body = Problem)))]
-pub async fn me(State(api): State<Arc<Api>>, caller: Caller) -> Result<axum::Json<User>, Error> {
+pub(crate) async fn me(State(api): State<Arc<Api>>, caller: Caller) -> Result<axum::Json<User>, Error> {
     let user = api.storage.find_user(caller.user).await?;
     let user = user.ok_or(Error::Unauthenticated("the user of this access token does not exist (any more)"))?;
     Ok(axum::Json(user.into()))
@@ -127,7 +127,7 @@ pub async fn me(State(api): State<Arc<Api>>, caller: Caller) -> Result<axum::Jso
 ///
 /// # Errors
 /// [`Error::InvalidField`].
-pub fn read_handle(text: &str) -> Result<String, Error> {
+pub(crate) fn read_handle(text: &str) -> Result<String, Error> {
     let handle = text.to_ascii_lowercase();
     if !(HANDLE_LENGTH_MIN..=HANDLE_LENGTH_MAX).contains(&handle.len()) || !handle.chars().all(in_handle) {
         return Err(Error::field("handle", "must be 3 to 32 characters out of a-z 0-9 _ . -"));
@@ -136,7 +136,7 @@ pub fn read_handle(text: &str) -> Result<String, Error> {
 }
 
 /// Whether a handle may have this character.
-pub fn in_handle(c: char) -> bool {
+pub(crate) fn in_handle(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '_' | '.' | '-')
 }
 

@@ -178,8 +178,16 @@ impl Config {
         let url = |url: &Option<String>, schemes: [&str; 2]| {
             url.as_ref().is_some_and(|url| !schemes.iter().any(|scheme| url.starts_with(scheme)) || url.ends_with('/'))
         };
-        refuse(url(&self.public_url, ["ws://", "wss://"]), "public_url", "must be ws://… or wss://… without a / at the end");
-        refuse(url(&self.grpc_url, ["http://", "https://"]), "grpc_url", "must be http://… or https://… without a / at the end");
+        refuse(
+            url(&self.public_url, ["ws://", "wss://"]),
+            "public_url",
+            "must be ws://… or wss://… without a / at the end",
+        );
+        refuse(
+            url(&self.grpc_url, ["http://", "https://"]),
+            "grpc_url",
+            "must be http://… or https://… without a / at the end",
+        );
         refuse(
             self.allowed_origins.iter().any(|origin| !is_origin(origin)),
             "allowed_origins",

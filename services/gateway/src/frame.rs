@@ -39,7 +39,10 @@ pub(crate) struct Hello {
 impl std::fmt::Debug for Hello {
     /// Without the ticket.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hello").field("device", &self.device).field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Hello")
+            .field("device", &self.device)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,10 +130,8 @@ fn field<T: DeserializeOwned>(raw: Option<&RawValue>, name: &str, expected: &str
 /// You are in; sync now.
 pub(crate) fn ready(session: SessionId, heartbeat: Duration, expires_in: Duration) -> Utf8Bytes {
     let (heartbeat_s, expires_in_s) = (heartbeat.as_secs().max(1), expires_in.as_secs());
-    format!(
-        r#"{{"type":"ready","session_id":"{session}","heartbeat_s":{heartbeat_s},"expires_in_s":{expires_in_s}}}"#
-    )
-    .into()
+    format!(r#"{{"type":"ready","session_id":"{session}","heartbeat_s":{heartbeat_s},"expires_in_s":{expires_in_s}}}"#)
+        .into()
 }
 
 /// I am here, and sent you so many messages on this session before this frame.

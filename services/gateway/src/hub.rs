@@ -121,9 +121,8 @@ impl Hub {
         self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).map_err(|_| Refused::Full)?;
         let id = member.registration.user;
         loop {
-            let user = Arc::clone(
-                self.users.pin().get_or_insert_with(id, || Arc::new(User { id, state: Mutex::default() })),
-            );
+            let user =
+                Arc::clone(self.users.pin().get_or_insert_with(id, || Arc::new(User { id, state: Mutex::default() })));
             let mut state = user.lock();
             if state.retired {
                 drop(state);
@@ -250,9 +249,12 @@ impl State {
     fn join(&mut self, member: &Arc<Member>, limit: usize) -> Option<Vec<(Arc<Member>, Close)>> {
         let mine = &member.registration;
         let same_device = |other: &&Arc<Member>| other.registration.device == mine.device;
-        if self.members.iter().filter(same_device).any(|other| {
-            other.registration.connection > mine.connection && !other.queue.is_closing()
-        }) {
+        if self
+            .members
+            .iter()
+            .filter(same_device)
+            .any(|other| other.registration.connection > mine.connection && !other.queue.is_closing())
+        {
             return None;
         }
         const REPLACED: Close = Close::new(CloseCode::Replaced, "this device connected again");

@@ -23,7 +23,6 @@ pub(crate) enum Class {
     /// Never: the session is closed instead.
     Message,
     /// Yes: it is worth nothing later.
-    #[cfg_attr(not(test), expect(dead_code, reason = "typing and presence are not pushed yet; their bounds are here"))]
     Droppable,
 }
 

@@ -334,7 +334,10 @@ mod tests {
             }
         }
         let expected = [(10, Action::Ping), (35, Action::Ping), (60, Action::Ping), (60, Action::Abandon)];
-        assert!(seen == expected || seen == [(10, Action::Ping), (35, Action::Ping), (60, Action::Abandon)], "{seen:?}");
+        assert!(
+            seen == expected || seen == [(10, Action::Ping), (35, Action::Ping), (60, Action::Abandon)],
+            "{seen:?}"
+        );
     }
 
     #[test]

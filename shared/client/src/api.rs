@@ -7,7 +7,7 @@ use crate::{
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
 
 /// Calls one server, as one user or nobody. Cheap to clone; clones share their connections.
@@ -59,6 +59,13 @@ impl Client {
     #[must_use]
     pub fn as_user(&self, access_token: &str) -> Self {
         Self { access_token: Some(access_token.into()), ..self.clone() }
+    }
+
+    /// Whether the server is on this machine, by its address.
+    pub fn is_on_this_machine(&self) -> bool {
+        let host = Url::parse(&self.base).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// Makes a user and logs them in.
@@ -250,4 +257,27 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(ClientError::NotUnderstood)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_this_machine() {
+        for (base, here) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://127.9.9.9", true),
+            ("http://[::1]:1/", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("https://localhost.example.com", false),
+            ("https://127.0.0.1.example.com", false),
+        ] {
+            assert_eq!(Client::new(base).unwrap().is_on_this_machine(), here, "{base}");
+        }
+        for bad in ["", "127.0.0.1:8080", "ftp://x", "http://"] {
+            assert!(matches!(Client::new(bad), Err(ClientError::Url(_))), "{bad}");
+        }
+    }
 }

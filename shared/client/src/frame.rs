@@ -78,6 +78,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Cursor;
     use serde_json::json;
     use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 
@@ -86,11 +87,13 @@ mod tests {
         let (channel_id, message_id, sender_id) = (ChannelId::new(), MessageId::new(), UserId::new());
         let text = json!({
             "type": "message", "channel_id": channel_id, "seq": 7, "message_id": message_id, "sender_id": sender_id,
-            "kind": "text", "content": {"text": "hello"}, "created_at": "2026-01-02T03:04:05Z", "check": 4_000_000_000u32,
+            "kind": "text", "content": {"text": "hello"}, "created_at": "2026-01-02T03:04:05Z", "check": "0ee6b280",
             "later": true,
         });
         let Frame::Message(message) = Frame::parse(&text.to_string()) else { panic!("{text}") };
-        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 4_000_000_000));
+        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 250_000_000));
+        let cursor = serde_json::to_value(Cursor { channel_id, seq: Seq(7), check: Some(message.check) }).unwrap();
+        assert_eq!(cursor["check"], "0ee6b280");
         assert_eq!(Frame::parse(r#"{"type":"pong","frames":3,"x":1}"#), Frame::Pong { frames: 3 });
         assert_eq!(Frame::parse(r#"{"type":"reconnect","after_ms":250}"#), Frame::Reconnect { after_ms: 250 });
     }

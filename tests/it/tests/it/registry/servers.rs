@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One redis-server process on 127.0.0.1 with a folder of its own. Ends with the value.
-pub struct Server {
+pub(super) struct Server {
     process: Child,
     port: u16,
     folder: PathBuf,
@@ -19,7 +19,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one that keeps its data over restarts. `options` are lines of redis.conf.
-    pub async fn start(options: &[&str]) -> Self {
+    pub(super) async fn start(options: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("touchline-redis-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).expect("a temporary folder");
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -29,33 +29,34 @@ impl Server {
         server
     }
 
-    pub fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.process.kill().expect("it was running");
         self.process.wait().expect("it ends");
     }
 
-    pub async fn restart(&mut self) {
+    /// Kills it first, unless that was done.
+    pub(super) async fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.folder, &self.options);
         self.answers().await;
     }
 
     /// STOP makes it hang, CONT makes it go on.
-    pub fn signal(&self, signal: &str) {
+    pub(super) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.process.id().to_string()).status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Runs a command on it.
-    pub async fn run<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+    pub(super) async fn run<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut cmd = redis::Cmd::new();
         for arg in command.split(' ') {
             cmd.arg(arg);
@@ -115,7 +116,7 @@ fn free_port() -> u16 {
 }
 
 /// Three masters that share all slots, and nobody else.
-pub async fn cluster() -> Vec<Server> {
+pub(super) async fn cluster() -> Vec<Server> {
     let options = ["cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no"];
     let mut servers = Vec::new();
     for (first, last) in [(0, 5_460), (5_461, 10_922), (10_923, 16_383)] {
@@ -140,7 +141,7 @@ pub async fn cluster() -> Vec<Server> {
 }
 
 /// Waits until `happens`, half a minute at most.
-pub async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !happens().await {
         assert!(Instant::now() < deadline, "never happened: {what}");

@@ -1,0 +1,153 @@
+//! The public listener: sockets in, HTTP/1.1 until the upgrade, then a WebSocket of its own.
+
+use crate::{
+    addresses::{Crowded, Place},
+    config::ms,
+    gateway::Gateway,
+    greeting,
+    upgrade::{self, Answer, Asked, Problem},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+/// hyper's read buffer bounds the request head.
+const HEAD_LIMIT: usize = 16 * 1024;
+/// What may wait unsent in the kernel. More would wait where nobody counts it, and a slow reader would look quick.
+const UNSENT: u32 = 16 * 1024;
+
+/// Accepts until `stop`.
+pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of files, most likely: wait for some to be closed instead of spinning.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => return,
+        };
+        match gateway.addresses.enter(peer.ip()) {
+            Ok(place) => {
+                gateway.spawn(http(stream, Arc::clone(&gateway), place));
+            }
+            Err(crowded) => turn_away(&stream, crowded),
+        }
+    }
+}
+
+/// Answers without reading and without a task: that is all a flood gets.
+fn turn_away(stream: &TcpStream, crowded: Crowded) {
+    let problem = match crowded {
+        Crowded::Address => Problem::crowded(),
+        Crowded::Gateway => Problem::unavailable("too many sockets that have not said who they are"),
+    };
+    let body = problem.body();
+    let answer = format!(
+        "HTTP/1.1 {}\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        problem.status,
+        body.len(),
+    );
+    // It fits into an empty send buffer, or the peer is gone.
+    let _ = stream.try_write(answer.as_bytes());
+    tracing::debug!(code = problem.code, "a socket was turned away");
+}
+
+/// One socket until its upgrade, or its end.
+async fn http(stream: TcpStream, gateway: Arc<Gateway>, place: Place) {
+    tune(&stream, &gateway);
+    let mut http = http1::Builder::new();
+    // Without a timer hyper only logs that the header timeout is not active.
+    http.timer(TokioTimer::new()).header_read_timeout(ms(gateway.config.times.head_ms)).max_buf_size(HEAD_LIMIT);
+    let place = Mutex::new(Some(place));
+    let service = service_fn(move |request| {
+        let answer = answer(request, &gateway, &place);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        tracing::debug!(%error, "a connection ended before its upgrade");
+    }
+}
+
+fn tune(stream: &TcpStream, gateway: &Gateway) {
+    let socket = SockRef::from(stream);
+    let options = [
+        ("TCP_NODELAY", stream.set_nodelay(true)),
+        ("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(ms(gateway.config.times.tcp_user_ms)))),
+        ("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(UNSENT)),
+    ];
+    for (option, result) in options {
+        if let Err(error) = result {
+            tracing::debug!(option, %error, "a socket option was not set");
+        }
+    }
+}
+
+fn answer(request: Request<Incoming>, gateway: &Arc<Gateway>, place: &Mutex<Option<Place>>) -> Answer {
+    let answered = match upgrade::asked(&request) {
+        Ok(Asked::Liveness) => Ok(Response::new(Full::from("ok\n"))),
+        Ok(Asked::Readiness) => match gateway.readiness.refusal(tokio::time::Instant::now()) {
+            None => Ok(Response::new(Full::from("ok\n"))),
+            Some(why) => Err(Problem::unavailable(why)),
+        },
+        Ok(Asked::Socket) => open(request, gateway, place),
+        Err(problem) => Err(problem),
+    };
+    answered.unwrap_or_else(|problem| {
+        tracing::debug!(code = problem.code, "a request was refused");
+        problem.answer()
+    })
+}
+
+fn open(
+    mut request: Request<Incoming>,
+    gateway: &Arc<Gateway>,
+    place: &Mutex<Option<Place>>,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (head, _) = request.into_parts();
+    let accept = upgrade::check(&head, &gateway.config.allowed_origins)?;
+    if let Some(problem) = upgrade::refusal(gateway) {
+        return Err(problem);
+    }
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut mine = place.take().ok_or_else(|| Problem::unavailable("this connection has become a socket already"))?;
+    if mine.hear_proxy(&head.headers).is_err() {
+        *place = Some(mine);
+        return Err(Problem::crowded());
+    }
+    drop(place);
+    // A task of its own: the HTTP connection's memory goes when that task ends.
+    gateway.spawn(upgraded(upgrade, Arc::clone(gateway), mine));
+    Ok(upgrade::switching(&accept))
+}
+
+async fn upgraded(upgrade: OnUpgrade, gateway: Arc<Gateway>, place: Place) {
+    let Ok(upgraded) = upgrade.await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        tracing::error!("an upgraded connection is no TCP stream");
+        return;
+    };
+    let stream = parts.io.into_inner();
+    let rest = parts.read_buf.to_vec();
+    // Even an empty slice of it would hold hyper's read buffer for as long as the session lives.
+    drop(parts.read_buf);
+    let socket =
+        WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(gateway.config.websocket())).await;
+    greeting::greet(socket, gateway, place).await;
+}

@@ -1,0 +1,75 @@
+//! Leaving in order: every session is told when to go, evenly over a window, so that the other gateways are not
+//! stormed. Each session keeps its own time and closes itself (1012) when its client does not obey.
+
+use crate::{
+    close_codes::{Close, CloseCode},
+    config::{Times, ms},
+    gateway::Gateway,
+    queue::Order,
+};
+use rand::seq::SliceRandom as _;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Tells every session to leave and waits until they have.
+pub(crate) async fn drain(gateway: &Gateway) {
+    gateway.readiness.drain();
+    let mut members = gateway.hub.members();
+    // Users who came together do not go together.
+    members.shuffle(&mut rand::rng());
+    let window = window(members.len(), &gateway.config.times);
+    tracing::info!(sessions = members.len(), window_ms = window.as_millis(), "draining");
+    for (member, after) in members.iter().zip(spread(members.len(), window)) {
+        member.queue.order(Order::Leave(after));
+    }
+    drop(members);
+    // A session closes itself at its own time; these are for those that stand in a blocked write, and newcomers that
+    // slipped in.
+    let closed = ms(gateway.config.times.close_ms);
+    if timeout(window + gateway.rules.leave_grace + closed, gateway.hub.empty()).await.is_err() {
+        for member in gateway.hub.members() {
+            member.queue.order(Order::Close(Close::new(CloseCode::Restart, "this gateway is going away")));
+        }
+        if timeout(closed, gateway.hub.empty()).await.is_err() {
+            tracing::warn!(sessions = gateway.hub.sessions(), "sessions are left behind");
+        }
+    }
+}
+
+/// How long `sessions` have to leave.
+fn window(sessions: usize, times: &Times) -> Duration {
+    let needed = Duration::from_secs(sessions as u64) / times.drain_sessions_per_second;
+    needed.min(ms(times.drain_ms))
+}
+
+/// When each of `sessions` leaves: evenly, the last at the end of the window.
+fn spread(sessions: usize, window: Duration) -> impl Iterator<Item = Duration> {
+    (1..=sessions).map(move |turn| window.mul_f64(turn as f64 / sessions as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_number_of_sessions_up_to_its_limit() {
+        let times = Times::default();
+        assert_eq!(window(0, &times), Duration::ZERO);
+        assert_eq!(window(1_000, &times), Duration::from_secs(5));
+        assert_eq!(window(18_000, &times), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn sessions_leave_evenly_over_the_window() {
+        let window = Duration::from_secs(10);
+        let times: Vec<_> = spread(1_000, window).collect();
+        assert!(times.is_sorted());
+        assert_eq!(times.last(), Some(&window));
+        for second in 0..10 {
+            let (from, to) = (Duration::from_secs(second), Duration::from_secs(second + 1));
+            let leaving = times.iter().filter(|time| (from..to).contains(*time)).count();
+            assert!((99..=101).contains(&leaving), "{leaving} in second {second}");
+        }
+        assert_eq!(spread(0, window).count(), 0);
+    }
+}

@@ -1,0 +1,123 @@
+//! What every part of one gateway shares.
+
+use crate::{
+    addresses::Addresses,
+    config::{Config, ms},
+    hub::{Hub, HubLimits},
+    lease::Readiness,
+    queue::Bounds,
+    routes::{Ended, Routes},
+    session::Rules,
+};
+use futures_util::future::join_all;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
+use touchline_auth::TicketVerifier;
+use touchline_ids::{GatewayId, IncarnationId};
+use touchline_mesh::Shutdown;
+use touchline_registry::{Registry, RegistryError};
+
+/// How long after the advised moment a session that was told to leave is closed.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
+/// A task looks at its life's stop signal whenever it is polled, which takes a lock. Sessions share this many lives,
+/// so that they do not all share one lock.
+const SESSION_LIVES: usize = 32;
+
+pub(crate) struct Gateway {
+    pub(crate) id: GatewayId,
+    pub(crate) incarnation: IncarnationId,
+    pub(crate) config: Config,
+    pub(crate) rules: Rules,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) tickets: TicketVerifier,
+    pub(crate) hub: Hub,
+    pub(crate) addresses: Arc<Addresses>,
+    pub(crate) readiness: Readiness,
+    pub(crate) routes: Routes,
+    life: Shutdown,
+    session_lives: Vec<Shutdown>,
+    next_life: AtomicUsize,
+}
+
+impl Gateway {
+    /// The shared state, and the ended sessions whose routes [`crate::routes::forget_ended`] removes.
+    pub(crate) fn new(
+        config: Config,
+        incarnation: IncarnationId,
+        registry: Arc<dyn Registry>,
+        tickets: TicketVerifier,
+        life: Shutdown,
+    ) -> (Self, mpsc::Receiver<Ended>) {
+        let (limits, times) = (&config.limits, &config.times);
+        let (routes, ended) = Routes::new(limits.capacity as usize);
+        let named = config.id.clone();
+        let id = named.unwrap_or_else(|| {
+            format!("gateway-{incarnation}").parse().expect("a UUID is made of characters that a gateway id may have")
+        });
+        let gateway = Self {
+            id,
+            incarnation,
+            rules: Rules {
+                heartbeat: ms(times.heartbeat_ms),
+                dead_after: ms(times.dead_ms),
+                frames_per_second: limits.frames_per_second,
+                frame_burst: limits.frame_burst,
+                bad_frames: limits.bad_frames,
+                leave_grace: LEAVE_GRACE,
+            },
+            hub: Hub::new(HubLimits {
+                capacity: limits.capacity,
+                sessions_per_user: limits.sessions_per_user as usize,
+                queue: Bounds { frames: limits.queue_frames, bytes: limits.queue_bytes },
+            }),
+            addresses: Arc::new(Addresses::new(limits, config.trusted_proxies.clone())),
+            readiness: Readiness::new(ms(times.lease_ms)),
+            session_lives: (0..SESSION_LIVES).map(|_| life.child()).collect(),
+            next_life: AtomicUsize::new(0),
+            config,
+            registry,
+            tickets,
+            routes,
+            life,
+        };
+        (gateway, ended)
+    }
+
+    /// Starts a task that ends with the gateway.
+    pub(crate) fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.life.spawn(task)
+    }
+
+    /// Starts a session's task.
+    pub(crate) fn spawn_session(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let turn = self.next_life.fetch_add(1, Ordering::Relaxed);
+        self.session_lives[turn % SESSION_LIVES].spawn(task);
+    }
+
+    /// Waits until every session's task has ended, their goodbyes included; at most so long.
+    pub(crate) async fn sessions_ended(&self, patience: Duration) {
+        join_all(self.session_lives.iter().map(|life| life.wait(patience))).await;
+    }
+
+    /// Asks the registry, but not for ever. None: no answer in time.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, Option<RegistryError>> {
+        match timeout(ms(self.config.times.registry_ms), question).await {
+            Ok(answer) => answer.map_err(Some),
+            Err(_) => Err(None),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! `PushService`: a message and its recipients in, one result out that names only the exceptions.
+
+use crate::{
+    config::ms,
+    frame::{self, Encoded},
+    gateway::Gateway,
+    hub::{Handed, User},
+};
+use bytes::{Bytes, BytesMut};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use touchline_ids::{ChannelId, Seq, UserId};
+use touchline_mesh::Shutdown;
+use touchline_proto::{
+    convert::ID_LEN,
+    push::{PushRequest, PushResult, push_service_server::PushService},
+};
+
+/// Recipients of one push; the proto says so.
+const RECIPIENTS: usize = 20_000;
+/// Recipients handed out without letting other tasks have a turn.
+const AT_ONCE: usize = 512;
+/// Recipients whose acks are awaited, per stream. Beyond them no push is read until some are answered.
+const AWAITED: usize = 4_000_000;
+/// Results that may wait for an api that does not read them, and how long before it loses its stream.
+const RESULTS: usize = 1024;
+const RESULT_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for acks an api can ask for.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// The service. Streams end when `stop` begins, each push on them answered.
+pub(crate) struct Pushes {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) stop: Shutdown,
+}
+
+type Results = mpsc::Sender<Result<PushResult, Status>>;
+
+#[tonic::async_trait]
+impl PushService for Pushes {
+    type PushStream = ReceiverStream<Result<PushResult, Status>>;
+
+    async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
+        let (results, receiver) = mpsc::channel(RESULTS);
+        let stream = PushStream {
+            gateway: Arc::clone(&self.gateway),
+            results,
+            early: VecDeque::new(),
+            late: VecDeque::new(),
+            awaited: 0,
+        };
+        let (peer, stop) = (request.remote_addr(), self.stop.stopping());
+        self.gateway.spawn(async move {
+            tracing::info!(?peer, "a push stream began");
+            match stream.run(request.into_inner(), stop).await {
+                Ok(()) => tracing::info!(?peer, "a push stream ended"),
+                Err(Lost) => tracing::warn!(?peer, "a push stream was lost: its api does not take results any more"),
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// The api takes no results any more.
+#[derive(Debug)]
+struct Lost;
+
+/// A push whose acks are awaited. Its users are pointers, so that neither acking nor looking allocates.
+struct Pending {
+    push_id: u64,
+    channel: ChannelId,
+    seq: Seq,
+    gone: Bytes,
+    slow: Bytes,
+    unacked: Vec<Arc<User>>,
+    /// When its acks are looked at first, and last.
+    early: Instant,
+    due: Instant,
+}
+
+/// One api's stream. Checks are first in, first out: an api asks for the same wait every time, and a shorter wait
+/// behind a longer one is answered late, never wrongly.
+struct PushStream {
+    gateway: Arc<Gateway>,
+    results: Results,
+    /// Waiting for the first look at their acks.
+    early: VecDeque<Pending>,
+    /// Waiting for the last.
+    late: VecDeque<Pending>,
+    awaited: usize,
+}
+
+impl PushStream {
+    async fn run(mut self, mut requests: Streaming<PushRequest>, stop: impl Future<Output = ()>) -> Result<(), Lost> {
+        let mut stop = std::pin::pin!(stop);
+        let mut open = true;
+        while open || self.next_check().is_some() {
+            let check = self.next_check();
+            tokio::select! {
+                request = requests.message(), if open && self.awaited < AWAITED => match request {
+                    Ok(Some(request)) => self.push(request).await?,
+                    Ok(None) => open = false,
+                    Err(status) => {
+                        tracing::info!(code = ?status.code(), "a push stream broke");
+                        return Ok(());
+                    }
+                },
+                () = sleep_until(check.unwrap_or_else(Instant::now)), if check.is_some() => {
+                    self.check(Instant::now()).await?;
+                }
+                () = self.results.closed() => return Ok(()),
+                () = &mut stop => return self.answer_all().await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands one push out; answers it at once when nobody's ack is awaited.
+    async fn push(&mut self, push: PushRequest) -> Result<(), Lost> {
+        let push_id = push.push_id;
+        if push.incarnation != self.gateway.incarnation.as_bytes().as_slice() {
+            tracing::info!(push.id = push_id, "a push was meant for another incarnation");
+            return self.send(PushResult { push_id, stale_incarnation: true, ..PushResult::default() }).await;
+        }
+        let message = match read(&push) {
+            Ok(message) => message,
+            Err(what) => {
+                // It reaches nobody, and the answer says so: the api's next step finds them another way. Ending the
+                // stream instead would take every other push down with it.
+                tracing::error!(push.id = push_id, what, traceparent = push.traceparent, "a malformed push");
+                let whole = push.recipients.len() / ID_LEN * ID_LEN;
+                let gone = push.recipients.slice(..whole);
+                return self.send(PushResult { push_id, gone, ..PushResult::default() }).await;
+            }
+        };
+        let handed = self.hand(&push.recipients, &message).await;
+        tracing::debug!(
+            push.id = push_id,
+            channel.id = %message.channel,
+            seq = message.seq.0,
+            recipients = push.recipients.len() / ID_LEN,
+            handed = handed.taken.len(),
+            traceparent = push.traceparent,
+            "pushed"
+        );
+        let now = Instant::now();
+        let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
+        let pending = Pending {
+            push_id,
+            channel: message.channel,
+            seq: message.seq,
+            gone: handed.gone.freeze(),
+            slow: handed.slow.freeze(),
+            unacked: handed.taken,
+            // Devices ack at most once a second, so most pushes are answered at the first look.
+            early: now + wait.min(ms(self.gateway.config.times.early_check_ms)),
+            due: now + wait,
+        };
+        if pending.unacked.is_empty() {
+            return self.answer(pending).await;
+        }
+        self.awaited += pending.unacked.len();
+        self.early.push_back(pending);
+        Ok(())
+    }
+
+    async fn hand(&self, recipients: &[u8], message: &Encoded) -> HandedOut {
+        let mut out = HandedOut { taken: Vec::with_capacity(recipients.len() / ID_LEN), ..HandedOut::default() };
+        let (ids, _) = recipients.as_chunks::<ID_LEN>();
+        for (turn, ids) in ids.chunks(AT_ONCE).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
+            let users = ids.iter().map(|id| UserId(uuid::Uuid::from_bytes(*id)));
+            self.gateway.hub.hand(users, message, |id, handed, user| match (handed, user) {
+                (Handed::Taken, Some(user)) => out.taken.push(Arc::clone(user)),
+                (Handed::Slow, _) => out.slow.extend_from_slice(id.as_bytes()),
+                (Handed::Gone | Handed::Taken, _) => out.gone.extend_from_slice(id.as_bytes()),
+            });
+        }
+        out
+    }
+
+    /// When the next look at acks is due.
+    fn next_check(&self) -> Option<Instant> {
+        let early = self.early.front().map(|pending| pending.early);
+        let late = self.late.front().map(|pending| pending.due);
+        early.into_iter().chain(late).min()
+    }
+
+    /// Looks at the acks of every push that is due.
+    async fn check(&mut self, now: Instant) -> Result<(), Lost> {
+        while let Some(mut pending) = self.early.pop_front_if(|pending| now >= pending.early) {
+            self.drop_acked(&mut pending);
+            if pending.unacked.is_empty() || now >= pending.due {
+                self.answer(pending).await?;
+            } else {
+                self.late.push_back(pending);
+            }
+        }
+        while let Some(mut pending) = self.late.pop_front_if(|pending| now >= pending.due) {
+            self.drop_acked(&mut pending);
+            self.answer(pending).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers every push by what was acked until now.
+    async fn answer_all(mut self) -> Result<(), Lost> {
+        let pending: Vec<_> = self.late.drain(..).chain(self.early.drain(..)).collect();
+        for mut pending in pending {
+            self.drop_acked(&mut pending);
+            self.answer(pending).await?;
+        }
+        Ok(())
+    }
+
+    fn drop_acked(&mut self, pending: &mut Pending) {
+        let before = pending.unacked.len();
+        let hub = &self.gateway.hub;
+        pending.unacked.retain(|user| !hub.has_acked(user, pending.channel, pending.seq));
+        self.awaited -= before - pending.unacked.len();
+    }
+
+    async fn answer(&mut self, pending: Pending) -> Result<(), Lost> {
+        self.awaited -= pending.unacked.len();
+        let mut unacked = BytesMut::with_capacity(pending.unacked.len() * ID_LEN);
+        pending.unacked.iter().for_each(|user| unacked.extend_from_slice(user.id.as_bytes()));
+        let Pending { push_id, gone, slow, .. } = pending;
+        self.send(PushResult { push_id, stale_incarnation: false, gone, slow, unacked: unacked.freeze() }).await
+    }
+
+    async fn send(&self, result: PushResult) -> Result<(), Lost> {
+        match timeout(RESULT_PATIENCE, self.results.send(Ok(result))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Lost),
+        }
+    }
+}
+
+#[derive(Default)]
+struct HandedOut {
+    taken: Vec<Arc<User>>,
+    gone: BytesMut,
+    slow: BytesMut,
+}
+
+/// The message of a well-formed push, encoded.
+fn read(push: &PushRequest) -> Result<Encoded, &'static str> {
+    if !push.recipients.len().is_multiple_of(ID_LEN) {
+        return Err("recipients are not whole ids");
+    }
+    if push.recipients.len() / ID_LEN > RECIPIENTS {
+        return Err("more than 20,000 recipients");
+    }
+    frame::message(push.message.as_ref().ok_or("message")?)
+}
