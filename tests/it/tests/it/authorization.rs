@@ -37,7 +37,7 @@ fn no_body(_: &Scene<'_>) -> Value {
     Value::Null
 }
 
-const PASSWORD: &str = "correct horse battery staple";
+const PASSWORD: &str = "a password for tests";
 
 fn matrix() -> Vec<Row> {
     let row = |method, path, body, expected| Row { method, path, body, expected };
