@@ -60,7 +60,8 @@ impl Account {
             }
         };
         let login = known.with_context(|| {
-            let hint = if arguments.password.is_none() { " (not a user made by --as: give the --password)" } else { "" };
+            let hint =
+                if arguments.password.is_none() { " (not a user made by --as: give the --password)" } else { "" };
             format!("{} as {handle}{hint}", arguments.url)
         })?;
         let password = arguments.password.unwrap_or_else(|| DEVELOPMENT_PASSWORD.to_owned());
