@@ -4,5 +4,7 @@ mod authorization;
 mod bad_input;
 mod binary;
 mod delivery;
+mod people;
 mod processes;
 mod registry;
+mod storage;
