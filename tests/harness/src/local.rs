@@ -25,7 +25,14 @@ pub(crate) async fn start(
     let auth = &settings.auth;
     let key = Arc::new(SigningKey::from_file(&auth.signing_key_file).await?);
     let keys = KeySet::from_file(&auth.public_keys_file).await?;
-    life.spawn(keys.clone().refresh_forever());
+    let refreshing = keys.clone().refresh_forever();
+    let stopping = life.stopping();
+    life.spawn(async move {
+        tokio::select! {
+            () = refreshing => {}
+            () = stopping => {}
+        }
+    });
     let registry: Arc<dyn Registry> = touchline_registry::connect(&settings.registry).await?;
     let mut local = Local { apis: Vec::new(), gateways: Vec::new() };
     for _ in 0..gateways {
