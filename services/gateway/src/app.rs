@@ -49,11 +49,11 @@ pub struct App {
     life: Shutdown,
 }
 
-/// Binds the listeners. Needs a Tokio runtime around it.
+/// Binds the listeners.
 ///
 /// # Errors
 /// [`Error::Settings`] when the settings have problems, [`Error::Bind`] when an address is taken or not ours.
-pub fn build(config: Config, dependencies: Dependencies) -> Result<App, Error> {
+pub async fn build(config: Config, dependencies: Dependencies) -> Result<App, Error> {
     let problems = config.problems();
     if !problems.is_empty() {
         return Err(Error::Settings(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")));

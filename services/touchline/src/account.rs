@@ -59,7 +59,11 @@ impl Account {
                 return Err(Refused::Usage(what.to_owned()).into());
             }
         };
-        let login = known.with_context(|| format!("{} as {handle}", arguments.url))?;
+        let login = known.with_context(|| {
+            let hint =
+                if arguments.password.is_none() { " (not a user made by --as: give the --password)" } else { "" };
+            format!("{} as {handle}{hint}", arguments.url)
+        })?;
         let password = arguments.password.unwrap_or_else(|| DEVELOPMENT_PASSWORD.to_owned());
         Ok(Self {
             client: nobody.as_user(&login.access_token),
@@ -91,11 +95,16 @@ impl Account {
     }
 }
 
-async fn log_in_or_sign_up(nobody: &Client, handle: &str) -> anyhow::Result<touchline_client::Login, ClientError> {
-    match nobody.log_in(handle, DEVELOPMENT_PASSWORD).await {
-        // Unknown, or known with another password: signing up tells which.
-        Err(error) if error.code() == Some("wrong_credentials") => {
-            nobody.sign_up(handle, DEVELOPMENT_PASSWORD, None).await
+async fn log_in_or_sign_up(nobody: &Client, handle: &str) -> Result<touchline_client::Login, ClientError> {
+    let refused = match nobody.log_in(handle, DEVELOPMENT_PASSWORD).await {
+        Err(error) if error.code() == Some("wrong_credentials") => error,
+        result => return result,
+    };
+    // Unknown, or known with another password: signing up tells which.
+    match nobody.sign_up(handle, DEVELOPMENT_PASSWORD, None).await {
+        Err(error) if error.code() == Some("handle_taken") => {
+            // Perhaps it was signed up in this very moment, by the command in the other terminal.
+            nobody.log_in(handle, DEVELOPMENT_PASSWORD).await.map_err(|_| refused)
         }
         result => result,
     }

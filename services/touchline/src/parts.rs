@@ -2,7 +2,7 @@
 
 use crate::settings::Config;
 use anyhow::Context as _;
-use std::{error::Error as StdError, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, KeySet, SigningKey, TicketSigner, TicketVerifier};
 use touchline_ids::IncarnationId;
 use touchline_mesh::Shutdown;
@@ -15,7 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The public keys, kept fresh.
 pub(crate) async fn public_keys(config: &Config, shutdown: &Shutdown) -> anyhow::Result<KeySet> {
     let keys = KeySet::from_file(&config.auth.public_keys_file).await?;
-    until_stop(shutdown, keys.clone().refresh_forever());
+    shutdown.spawn_until_stop(keys.clone().refresh_forever());
     Ok(keys)
 }
 
@@ -30,7 +30,7 @@ pub(crate) async fn api(
     let auth = &config.auth;
     let signing_key = Arc::new(SigningKey::from_file(&auth.signing_key_file).await?);
     let identities = IdentityProviders::open(&auth.identity_providers).await?;
-    until_stop(shutdown, identities.clone().refresh_forever());
+    shutdown.spawn_until_stop(identities.clone().refresh_forever());
     let dependencies = touchline_api::Dependencies {
         storage,
         registry,
@@ -51,7 +51,7 @@ pub(crate) fn gateway(
     registry: Arc<dyn Registry>,
 ) -> anyhow::Result<touchline_gateway::App> {
     let dependencies = touchline_gateway::Dependencies { registry, tickets: TicketVerifier::new(keys) };
-    touchline_gateway::build(config.gateway.clone(), dependencies).map_err(|error| match error {
+    touchline_gateway::build(config.gateway.clone(), dependencies).await.map_err(|error| match error {
         touchline_gateway::Error::Bind { address, source } => {
             not_bound(source, address, if address == config.gateway.ws { "--ws" } else { "--grpc" })
         }
@@ -81,16 +81,6 @@ pub(crate) async fn until_listed(registry: &dyn Registry, incarnation: Incarnati
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-fn until_stop(shutdown: &Shutdown, task: impl Future<Output = ()> + Send + 'static) {
-    let stopping = shutdown.stopping();
-    shutdown.spawn(async move {
-        tokio::select! {
-            () = task => {}
-            () = stopping => {}
-        }
-    });
 }
 
 fn not_bound(error: impl StdError + Send + Sync + 'static, address: SocketAddr, flag: &str) -> anyhow::Error {

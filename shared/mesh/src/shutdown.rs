@@ -37,6 +37,16 @@ impl Shutdown {
         self.tasks.spawn(async move { hard.run_until_cancelled(task).await })
     }
 
+    /// Starts a task that has nothing to finish: the soft stop ends it.
+    pub fn spawn_until_stop<F>(&self, task: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let soft = self.soft.clone();
+        self.tasks.spawn(async move { soft.run_until_cancelled(task).await })
+    }
+
     /// Asks every task to finish what it began.
     pub fn stop(&self) {
         self.soft.cancel();

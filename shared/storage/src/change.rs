@@ -13,7 +13,7 @@ use crate::{
     roles::{Verdict, judge},
     users,
 };
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, Select, sea_query::Expr};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -172,11 +172,15 @@ async fn roles(
     channel: ChannelId,
     users: [Option<UserId>; 2],
 ) -> Result<HashMap<UserId, Role>> {
-    let query = Entity::find()
+    let members = intervals(channel, users).all(transaction).await?;
+    Ok(members.into_iter().map(|member| (member.user_id, member.role)).collect())
+}
+
+pub(crate) fn intervals(channel: ChannelId, users: [Option<UserId>; 2]) -> Select<Entity> {
+    Entity::find()
         .filter(Column::ChannelId.eq(channel))
         .filter(Column::LeftSeq.eq(OPEN))
-        .filter(Column::UserId.is_in(users.into_iter().flatten()));
-    Ok(query.all(transaction).await?.into_iter().map(|member| (member.user_id, member.role)).collect())
+        .filter(Column::UserId.is_in(users.into_iter().flatten()))
 }
 
 /// A change on its way: the channel as it will be.

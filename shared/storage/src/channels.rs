@@ -11,8 +11,8 @@ use crate::{
     members::open,
 };
 use sea_orm::{
-    EntityTrait, FromQueryResult, QueryFilter,
-    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement},
+    ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryTrait,
+    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, UpdateStatement},
 };
 use touchline_ids::{ChannelId, Seq, UserId};
 
@@ -84,12 +84,8 @@ impl Storage {
         if seq <= view.read_seq {
             return Ok(MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq });
         }
-        let raise = members::Entity::update_many()
-            .col_expr(members::Column::ReadSeq, Expr::value(seq))
-            .filter(open(channel, user))
-            .filter(Expr::col(members::Column::ReadSeq).lt(seq));
-        let raised = in_time(async { Ok(raise.exec(&self.writer).await?) }).await?;
-        if raised.rows_affected == 1 {
+        let raised = in_time(async { Ok(self.writer.execute(&raise(user, channel, seq)).await?) }).await?;
+        if raised.rows_affected() == 1 {
             return Ok(MarkRead::Read { read_seq: seq, last_seq: view.last_seq });
         }
         // Another device marked further, or the user was removed, since the first look.
@@ -113,6 +109,14 @@ pub(crate) fn page(user: UserId, after: Option<ChannelId>, limit: u64) -> Select
         .order_by((members::Entity, members::Column::ChannelId), Order::Asc)
         .limit(limit)
         .take()
+}
+
+pub(crate) fn raise(user: UserId, channel: ChannelId, seq: Seq) -> UpdateStatement {
+    members::Entity::update_many()
+        .col_expr(members::Column::ReadSeq, Expr::value(seq))
+        .filter(open(channel, user))
+        .filter(Expr::col(members::Column::ReadSeq).lt(seq))
+        .into_query()
 }
 
 fn views() -> SelectStatement {

@@ -5,7 +5,7 @@ use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sqlx::{
     Connection,
     postgres::PgConnectOptions,
@@ -28,7 +28,6 @@ const BUSY: Duration = Duration::from_secs(4);
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `sqlite://path/to/file` (created when missing; its folder must exist) or `postgres://user:password@host/name`.
-    #[serde(serialize_with = "without_password")]
     pub url: String,
     /// Connections to Postgres; readers of SQLite, which has one writer besides. At least 1.
     pub max_connections: u32,
@@ -41,33 +40,9 @@ impl Default for Settings {
 }
 
 impl fmt::Debug for Settings {
+    /// Without the URL: it may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("url", &hide_password(&self.url))
-            .field("max_connections", &self.max_connections)
-            .finish()
-    }
-}
-
-fn without_password<S: Serializer>(url: &str, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_str(&hide_password(url))
-}
-
-/// The URL with `***` for its password, whether it stands before the host or in the query.
-fn hide_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
-    let place = match place.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{name}:***@{host}"),
-            None => place.to_owned(),
-        },
-        None => place.to_owned(),
-    };
-    let hide = |pair: &str| if pair.starts_with("password=") { "password=***".to_owned() } else { pair.to_owned() };
-    match query {
-        Some(query) => format!("{scheme}://{place}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&")),
-        None => format!("{scheme}://{place}"),
+        f.debug_struct("Settings").field("max_connections", &self.max_connections).finish_non_exhaustive()
     }
 }
 

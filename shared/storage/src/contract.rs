@@ -8,6 +8,7 @@ pub mod channels;
 pub mod delivery;
 pub mod history;
 pub mod logins;
+pub mod plans;
 pub mod schema;
 pub mod sync;
 pub mod users;
@@ -53,6 +54,7 @@ macro_rules! storage_contract {
                 missed_messages_are_coalesced, two_processes_notify_the_same_users_crosswise;
             schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
                 two_processes_migrate_at_once;
+            plans: every_query_of_the_hot_path_uses_its_index;
         }
     };
     ($run:path; $($subject:ident: $($case:ident),+;)+) => {
@@ -198,8 +200,9 @@ mod tests {
     crate::storage_contract!(on_sqlite);
 
     async fn on_sqlite<F: Future<Output = Result<()>>>(case: impl FnOnce(Storage, Storage) -> F) {
-        let folder = crate::TempFolder::new();
-        let settings = Settings { url: folder.url(), max_connections: 3 };
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { url: format!("sqlite://{}/touchline.db", folder.path().display()), max_connections: 3 };
         let one = Storage::connect(&settings).await.unwrap();
         one.migrate_up().await.unwrap();
         let two = Storage::connect(&settings).await.unwrap();
@@ -218,6 +221,7 @@ mod tests {
             include_str!("contract/delivery.rs"),
             include_str!("contract/history.rs"),
             include_str!("contract/logins.rs"),
+            include_str!("contract/plans.rs"),
             include_str!("contract/schema.rs"),
             include_str!("contract/sync.rs"),
             include_str!("contract/users.rs"),

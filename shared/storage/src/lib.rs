@@ -43,26 +43,3 @@ pub use users::{CreateUser, External, NewUser, User};
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
-
-#[cfg(test)]
-struct TempFolder(std::path::PathBuf);
-
-#[cfg(test)]
-impl TempFolder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("touchline-storage-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn url(&self) -> String {
-        format!("sqlite://{}", self.0.join("touchline.db").display())
-    }
-}
-
-#[cfg(test)]
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}

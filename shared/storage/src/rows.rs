@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
 /// Values in one `IN`, or rows in one `INSERT` of up to nine columns. SQLite binds at most 32,766 values.
 pub(crate) const VALUES: usize = 3_000;
 /// Alternatives in one `OR`. SQLite parses them into a tree of at most 1,000 levels.
-pub(crate) const ALTERNATIVES: usize = 200;
+pub(crate) const ALTERNATIVES: usize = 256;
 
 /// Every row of a query, on a connection or in a transaction.
 pub(crate) async fn all<R: FromQueryResult>(db: &impl ConnectionTrait, select: &SelectStatement) -> Result<Vec<R>> {

@@ -128,7 +128,7 @@ where
 {
     let lines = fmt::layer().with_ansi(colours).with_writer(writer);
     let lines = match format {
-        Format::Json => lines.json().flatten_event(true).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
         Format::Text | Format::Auto => lines.fmt_fields(fields::escaped()).boxed(),
     };
     // Our own spans only: those of the transport below would trace the exporter itself.

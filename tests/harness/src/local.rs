@@ -25,14 +25,7 @@ pub(crate) async fn start(
     let auth = &settings.auth;
     let key = Arc::new(SigningKey::from_file(&auth.signing_key_file).await?);
     let keys = KeySet::from_file(&auth.public_keys_file).await?;
-    let refreshing = keys.clone().refresh_forever();
-    let stopping = life.stopping();
-    life.spawn(async move {
-        tokio::select! {
-            () = refreshing => {}
-            () = stopping => {}
-        }
-    });
+    life.spawn_until_stop(keys.clone().refresh_forever());
     let registry: Arc<dyn Registry> = touchline_registry::connect(&settings.registry).await?;
     let mut local = Local { apis: Vec::new(), gateways: Vec::new() };
     for _ in 0..gateways {
@@ -40,7 +33,7 @@ pub(crate) async fn start(
             registry: Arc::clone(&registry),
             tickets: TicketVerifier::new(keys.clone()),
         };
-        let app = touchline_gateway::build(settings.gateway.clone(), dependencies)?;
+        let app = touchline_gateway::build(settings.gateway.clone(), dependencies).await?;
         local.gateways.push(format!("ws://{}", app.ws_address()));
         let inside = life.clone();
         life.spawn(async move { app.run(&inside).await });

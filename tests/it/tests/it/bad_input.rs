@@ -19,7 +19,7 @@ struct World {
 impl World {
     async fn new() -> Result<Self> {
         let stack = Stack::local().start().await?;
-        let me = stack.sign_up("me").await?;
+        let me = stack.sign_up("myself").await?;
         let channel = stack.channel(&[&me]).await?;
         let token = stack.access_tokens().issue(me.id, Uuid::now_v7())?;
         Ok(Self { stack, http: reqwest::Client::new(), token, me, channel })
@@ -165,11 +165,15 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
     ] {
         cases.push((post("/v1/users", body), 400, "invalid_body"));
     }
-    cases.push((post("/v1/users", json!({"handle": "me", "password": "long enough"})), 409, "handle_taken"));
-    cases.push((post("/v1/users", json!({"handle": "ME", "password": "long enough"})), 409, "handle_taken"));
+    cases.push((post("/v1/users", json!({"handle": "myself", "password": "long enough"})), 409, "handle_taken"));
+    cases.push((post("/v1/users", json!({"handle": "MySelf", "password": "long enough"})), 409, "handle_taken"));
     cases.push((post("/v1/users", json!({"handle": "n-1", "password": "long enough", "id": me})), 400, "invalid_body"));
 
-    cases.push((post("/v1/sessions", json!({"handle": "me", "password": "wrong password"})), 401, "wrong_credentials"));
+    cases.push((
+        post("/v1/sessions", json!({"handle": "myself", "password": "wrong password"})),
+        401,
+        "wrong_credentials",
+    ));
     cases.push((
         post("/v1/sessions", json!({"handle": "nobody", "password": "wrong password"})),
         401,
@@ -178,7 +182,7 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
     cases.push((post("/v1/sessions/refresh", json!({"refresh_token": "made up"})), 401, "invalid_refresh_token"));
     cases.push((get("/v1/users?handle=nobody".into()), 404, "no_such_user"));
     cases.push((get("/v1/users".into()), 400, "invalid_query"));
-    cases.push((get("/v1/users?handle=me&x=1".into()), 400, "invalid_query"));
+    cases.push((get("/v1/users?handle=myself&x=1".into()), 400, "invalid_query"));
 
     for name in ["", "   ", "a\u{0}b", "a\u{2066}b", &long] {
         cases.push((post("/v1/channels", json!({"name": name, "member_ids": []})), 400, "invalid_field"));

@@ -2,6 +2,9 @@
 
 mod authorization;
 mod bad_input;
+mod binary;
 mod delivery;
+mod people;
 mod processes;
 mod registry;
+mod storage;

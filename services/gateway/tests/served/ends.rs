@@ -1,0 +1,152 @@
+//! How a gateway ends, and how it lives through the registry's faults.
+
+use crate::{
+    client::{Answer, Client, message, within},
+    fixture::{Served, World, gateway_id},
+    raw::get,
+};
+use std::time::{Duration, Instant};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use touchline_gateway::Error;
+use touchline_ids::{ChannelId, UserId};
+use touchline_registry::{GatewayState, Registry as _};
+
+async fn health(served: &Served, service: &str) -> ServingStatus {
+    let channel = touchline_mesh::client::stream_channel(&format!("http://{}", served.grpc)).expect("an address");
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(channel).check(request).await.expect("answers").into_inner();
+    answer.status()
+}
+
+const PUSH_SERVICE: &str = "touchline.push.v1.PushService";
+
+#[tokio::test]
+async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease() {
+    let served = Served::start(|_| {}).await;
+    let world = served.world.clone();
+    let (obeying, staying, channel) = (UserId::new(), UserId::new(), ChannelId::new());
+    let mut leaves = served.connect(obeying, "phone", 1).await;
+    let mut stays = served.connect(staying, "phone", 1).await;
+    let mut api = served.api().await;
+    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::Serving);
+    let lease = world.registry.gateways().await.expect("answers").pop().expect("one gateway");
+    assert_eq!((lease.state, lease.public_url), (GatewayState::Ready, format!("ws://{}", served.ws)));
+    assert_eq!(lease.grpc_url, format!("http://{}", served.grpc));
+
+    served.shutdown.stop();
+    for client in [&mut leaves, &mut stays] {
+        let frame = client.hear().await;
+        assert_eq!(frame["type"], "reconnect");
+        assert!(frame["after_ms"].as_u64() <= Some(60_000), "{frame}");
+    }
+    assert_eq!(get(served.ws, "/readyz").await, 503);
+    assert_eq!(get(served.ws, "/livez").await, 200);
+    assert_eq!(Client::open(served.ws, &[]).await.err().expect("is refused").status(), 503);
+    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::NotServing);
+    let lease = world.registry.gateways().await.expect("answers").pop().expect("still there");
+    assert_eq!(lease.state, GatewayState::Draining);
+
+    drop(leaves);
+    // Who stays is still pushed to, and closed in the end.
+    api.push(message(channel, 1), &[staying], 30_000).await;
+    assert_eq!(stays.hear().await["seq"], 1);
+    assert_eq!(stays.close_code().await, 1012);
+    assert_eq!(api.answer().await, Answer { push_id: 1, unacked: vec![staying], ..Answer::default() });
+    assert_eq!(api.next_answer().await, None, "the stream ends in order");
+    assert!(served.ended().await.is_ok());
+    assert!(world.registry.gateways().await.expect("answers").is_empty());
+    assert!(world.routes(staying).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_idle_gateway_stops_at_once_and_frees_its_ports() {
+    let served = Served::start(|_| {}).await;
+    let begin = Instant::now();
+    let address = served.ws;
+    served.shutdown.stop();
+    assert!(served.ended().await.is_ok());
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(tokio::net::TcpListener::bind(address).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_hard_stop_waits_for_nobody() {
+    let served = Served::start(|config| config.times.drain_sessions_per_second = 1).await;
+    let mut client = served.connect(UserId::new(), "phone", 1).await;
+    served.shutdown.stop();
+    assert_eq!(client.hear().await["type"], "reconnect");
+    served.shutdown.stop_now();
+    within("the end", served.run).await.expect("no panic");
+    let ended = within("the socket's end", futures_util::StreamExt::next(&mut client.socket)).await;
+    assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_later_incarnation_of_the_same_gateway_ends_the_earlier_one() {
+    let world = World::new();
+    let first = world.serve(|config| config.id = gateway_id("gw-1")).await;
+    let mut client = first.connect(UserId::new(), "phone", 1).await;
+    let second = world.serve(|config| config.id = gateway_id("gw-1")).await;
+    assert_eq!(client.hear().await["type"], "reconnect");
+    drop(client);
+    assert!(matches!(first.ended().await, Err(Error::Fenced(id)) if id.as_str() == "gw-1"));
+    let leases = world.registry.gateways().await.expect("answers");
+    assert_eq!(leases.iter().map(|lease| lease.incarnation).collect::<Vec<_>>(), [second.incarnation]);
+}
+
+#[tokio::test]
+async fn a_registry_that_lost_everything_gets_every_session_again() {
+    let served = Served::start(|_| {}).await;
+    let users: [UserId; 3] = std::array::from_fn(|_| UserId::new());
+    let mut clients = Vec::new();
+    for user in users {
+        clients.push(served.connect(user, "phone", 1).await);
+    }
+    served.world.registry.lose_everything();
+    for user in users {
+        served.world.routes_become(user, &[served.incarnation]).await;
+    }
+    for client in &mut clients {
+        client.is_alive().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_registry_sessions_stay_and_newcomers_are_sent_elsewhere() {
+    let served = Served::start(|config| config.times.lease_ms = 300).await;
+    let (user, channel) = (UserId::new(), ChannelId::new());
+    let mut client = served.connect(user, "phone", 1).await;
+    served.world.registry.set_away(true);
+    within("not ready", async { while get(served.ws, "/readyz").await != 503 {} }).await;
+    assert_eq!(get(served.ws, "/livez").await, 200);
+    assert_eq!(Client::open(served.ws, &[]).await.err().expect("is refused").status(), 503);
+    served.api().await.push(message(channel, 1), &[user], 3_000).await;
+    assert_eq!(client.hear().await["seq"], 1);
+    served.world.registry.set_away(false);
+    within("ready again", async { while get(served.ws, "/readyz").await != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_without_the_registry_is_alive_but_not_ready() {
+    let world = World::new();
+    world.registry.set_away(true);
+    let served = world.serve(|_| {}).await;
+    within("answering", async { while get(served.ws, "/readyz").await != 503 {} }).await;
+    assert_eq!(get(served.ws, "/livez").await, 200);
+    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::NotServing);
+    assert_eq!(health(&served, "").await, ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named() {
+    let served = Served::start(|_| {}).await;
+    let config = touchline_gateway::Config { ws: served.ws, ..crate::fixture::local_config() };
+    let dependencies = touchline_gateway::Dependencies {
+        registry: served.world.registry.clone(),
+        tickets: touchline_auth::TicketVerifier::new(
+            touchline_auth::KeySet::from_jwks(&serde_json::json!({"keys": []})).expect("an empty set"),
+        ),
+    };
+    let error = touchline_gateway::build(config, dependencies).await.err().expect("is taken");
+    assert!(matches!(error, Error::Bind { address, .. } if address == served.ws), "{error}");
+}

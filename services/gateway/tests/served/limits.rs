@@ -1,0 +1,77 @@
+//! How many sockets, and whose.
+
+use crate::{client::Client, fixture::Served, raw::ask};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use touchline_ids::UserId;
+
+#[tokio::test]
+async fn silent_sockets_are_turned_away_and_sessions_go_on() {
+    let served = Served::start(|config| config.limits.unauthenticated = 3).await;
+    let mut session = served.connect(UserId::new(), "phone", 1).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(served.open().await);
+    }
+    let (status, head, _) = ask(served.ws, "").await;
+    assert_eq!(status, 503);
+    assert!(head.contains("retry-after"), "{head}");
+    session.is_alive().await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn silent_sockets_of_one_address_are_turned_away() {
+    let served = Served::start(|config| config.limits.unauthenticated_per_address = 2).await;
+    let _silent = [served.open().await, served.open().await];
+    assert_eq!(ask(served.ws, "").await.0, 429);
+}
+
+#[tokio::test]
+async fn all_sockets_of_one_address_are_bounded() {
+    let served = Served::start(|config| config.limits.sockets_per_address = 2).await;
+    let _sessions = [served.connect(UserId::new(), "phone", 1).await, served.connect(UserId::new(), "phone", 1).await];
+    assert_eq!(ask(served.ws, "").await.0, 429);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_clients_address_counts() {
+    let served = Served::start(|config| {
+        config.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+        config.limits.unauthenticated_per_address = 1;
+    })
+    .await;
+    let from = async |client| Client::open(served.ws, &[("x-forwarded-for", client)]).await;
+    let _first = from("192.0.2.1").await.expect("upgrades");
+    assert_eq!(from("192.0.2.1").await.err().expect("is refused").status(), 429);
+    assert_eq!(from("203.0.113.9, 192.0.2.1").await.err().expect("is refused").status(), 429);
+    assert!(from("192.0.2.2").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_full_gateway_sends_newcomers_elsewhere() {
+    let served = Served::start(|config| config.limits.capacity = 1).await;
+    let mut waiting = served.open().await;
+    let _session = served.connect(UserId::new(), "phone", 1).await;
+    let stream = TcpStream::connect(served.ws).await.expect("connects");
+    let refused = Client::upgrade(stream, &format!("ws://{}/v1/socket", served.ws), &[]).await.err();
+    assert_eq!(refused.expect("is refused").status(), 503);
+    let late = UserId::new();
+    waiting.hello(&served.world.ticket(late, "phone", Duration::from_secs(900)), "phone", 1).await;
+    assert_eq!(waiting.close_code().await, 1013);
+    assert!(served.world.routes(late).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_session_too_many_of_a_user_closes_the_oldest() {
+    let served = Served::start(|_| {}).await;
+    let user = UserId::new();
+    let mut sessions = Vec::new();
+    for device in 0..11 {
+        sessions.push(served.connect(user, &format!("device-{device}"), 1).await);
+    }
+    assert_eq!(sessions[0].close_code().await, 4009);
+    for session in &mut sessions[1..] {
+        session.is_alive().await;
+    }
+}

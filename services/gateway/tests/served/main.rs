@@ -1,0 +1,12 @@
+//! A whole gateway with real sockets and a real push stream, in this process.
+
+mod client;
+mod ends;
+mod fixture;
+mod frames;
+mod handshake;
+mod hello;
+mod limits;
+mod pushes;
+mod raw;
+mod registry;

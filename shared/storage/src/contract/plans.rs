@@ -1,0 +1,148 @@
+use crate::{
+    Kind, Role, Storage, append, change, channels,
+    entity::{self, members::OPEN},
+    error::Result,
+    history::{self, Range},
+    log, members, outbox, sync,
+};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
+};
+use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use uuid::Uuid;
+
+/// So many channels, with two members who are there and one who left, and ten messages each.
+const CHANNELS: usize = 400;
+
+/// What the tables are filled with.
+struct Filled {
+    users: Vec<UserId>,
+    channels: Vec<ChannelId>,
+}
+
+/// Shows that every query of the hot path finds its rows through an index, from the statements that the code itself
+/// builds. Postgres is told to avoid sequential scans, because on tables as small as a test's they would be right; it
+/// still makes one where no index serves. What an index narrows down is its condition, so each scan must have one.
+pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage) -> Result<()> {
+    let filled = fill(&one).await?;
+    let postgres = one.writer.get_database_backend() == DbBackend::Postgres;
+    let transaction = one.begin().await?;
+    transaction.execute_unprepared("ANALYZE").await?;
+    if postgres {
+        transaction.execute_unprepared("SET LOCAL enable_seqscan = off").await?;
+    }
+    for (name, statement, indexes) in hot_path(&filled, one.writer.get_database_backend()) {
+        let explain = if postgres { "EXPLAIN" } else { "EXPLAIN QUERY PLAN" };
+        let statement = Statement { sql: format!("{explain} {}", statement.sql), ..statement };
+        let rows = transaction.query_all_raw(statement).await?;
+        let column = if postgres { "QUERY PLAN" } else { "detail" };
+        let plan: Vec<String> =
+            rows.iter().map(|row| row.try_get("", column)).collect::<std::result::Result<_, _>>()?;
+        let lines = |part: &str| plan.iter().filter(|line| line.contains(part)).count();
+        let shown = plan.join("\n");
+        if postgres {
+            assert_eq!(lines("Seq Scan"), 0, "{name}\n{shown}");
+            let scans = lines("Index Scan") + lines("Index Only Scan");
+            assert!(scans > 0 && lines("Index Cond:") == scans, "{name}\n{shown}");
+            for index in indexes {
+                assert!(index.split('|').any(|index| lines(index) > 0), "{name} without {index}\n{shown}");
+            }
+        } else {
+            assert!(lines("SEARCH") > 0 && lines("SCAN") == 0, "{name}\n{shown}");
+        }
+    }
+    Ok(())
+}
+
+type Hot = (&'static str, Statement, &'static [&'static str]);
+
+/// One member of one channel: either index names exactly one row.
+const ONE_MEMBER: &str = "ux_members_channel|ix_members_user";
+
+/// Each query of the hot path with the indexes it is meant for, by their names on Postgres.
+fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
+    let (user, channel) = (filled.users[7], filled.channels[7]);
+    let batch = &filled.channels[..64];
+    let keys: Vec<_> = batch.iter().map(|&id| (id, user, "1".parse().expect("a client message id"))).collect();
+    let places: Vec<_> = filled.channels[..256].iter().map(|&id| (id, Seq(3))).collect();
+    let ranges: Vec<_> = filled.channels[..256].iter().map(|&channel_id| Range { channel_id, seqs: 3..=8 }).collect();
+    let by_handle = entity::users::Entity::find().filter(entity::users::Column::Handle.eq("u7")).into_query();
+    let roles = change::intervals(channel, [Some(user), None]).into_query();
+    let b = backend;
+    #[rustfmt::skip]
+    let hot: Vec<Hot> = vec![
+        ("append: lock", b.build(&log::locking(batch).into_query()), &["channels_pkey"]),
+        ("append: members", b.build(&members::of_channels(batch)), &["ux_members_channel"]),
+        ("append: duplicates", b.build(&append::with_keys(&keys)), &["ux_messages_key"]),
+        ("append: ends", b.build(&log::advance(&places[..64])), &["channels_pkey"]),
+        ("change: roles", b.build(&roles), &[ONE_MEMBER]),
+        ("outbox: finish", b.build(&outbox::delete(&places)), &["outbox_pkey"]),
+        ("outbox: renew", b.build(&outbox::renewal(Uuid::from_u128(7), b)), &["ix_outbox_owner"]),
+        ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),
+        ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),
+        ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &[ONE_MEMBER]),
+        ("members", b.build(&members::page(user, channel, Some(user), 20)), &["ux_members_channel", "users_pkey"]),
+        ("sync: heads", b.build(&sync::heads(user)), &["ix_members_user", "channels_pkey"]),
+        ("sync: checks", b.build(&sync::at(&places)), &["messages_pkey"]),
+        ("sync, history: entries", b.build(&history::in_ranges(&ranges)), &["messages_pkey"]),
+        ("user by handle", b.build(&by_handle), &["users_handle_key"]),
+    ];
+    hot
+}
+
+async fn fill(storage: &Storage) -> Result<Filled> {
+    let users: Vec<_> = (0..CHANNELS).map(|_| UserId::new()).collect();
+    let channels: Vec<_> = (0..CHANNELS).map(|_| ChannelId::new()).collect();
+    let db = &storage.writer;
+    let rows = users.iter().enumerate().map(|(n, &id)| entity::users::ActiveModel {
+        id: Set(id),
+        handle: Set(format!("u{n}")),
+        display_name: Set(String::new()),
+        password_hash: Set(None),
+        created_at: Set(0),
+    });
+    entity::users::Entity::insert_many(rows).exec_without_returning(db).await?;
+    let rows = channels.iter().map(|&id| entity::channels::ActiveModel {
+        id: Set(id),
+        name: Set(String::new()),
+        last_seq: Set(Seq(10)),
+        members_version: Set(1),
+        created_at: Set(0),
+    });
+    entity::channels::Entity::insert_many(rows).exec_without_returning(db).await?;
+    for (n, &channel_id) in channels.iter().enumerate() {
+        let user = |offset: usize| users[(n + offset) % CHANNELS];
+        let member = |offset, left_seq| entity::members::ActiveModel {
+            channel_id: Set(channel_id),
+            user_id: Set(user(offset)),
+            joined_seq: Set(Seq(1)),
+            role: Set(Role::Member),
+            left_seq: Set(left_seq),
+            read_seq: Set(Seq(0)),
+            delivered_seq: Set(Seq(0)),
+        };
+        let rows = [member(0, OPEN), member(1, OPEN), member(2, Seq(5))];
+        entity::members::Entity::insert_many(rows).exec_without_returning(db).await?;
+        let rows = (1..=10).map(|seq| entity::messages::ActiveModel {
+            channel_id: Set(channel_id),
+            seq: Set(Seq(seq)),
+            id: Set(MessageId::new()),
+            sender_id: Set(user(0)),
+            client_message_id: Set(seq.to_string().parse().ok()),
+            body_hash: Set(Some(vec![0; 32])),
+            kind: Set(Kind::Text),
+            content: Set("\"x\"".to_owned()),
+            created_at: Set(0),
+        });
+        entity::messages::Entity::insert_many(rows).exec_without_returning(db).await?;
+        let rows = (1..=3).map(|seq| entity::outbox::ActiveModel {
+            channel_id: Set(channel_id),
+            seq: Set(Seq(seq)),
+            owner: Set(Uuid::from_u128(n as u128 % 50)),
+            claim_until: Set(0),
+            no_push: Set(false),
+        });
+        entity::outbox::Entity::insert_many(rows).exec_without_returning(db).await?;
+    }
+    Ok(Filled { users, channels })
+}
