@@ -131,7 +131,7 @@ async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow
     let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
     let keys = parts::public_keys(config, shutdown).await?;
     let api = parts::api(config, keys.clone(), storage, Arc::clone(&registry), shutdown).await?;
-    let gateway = parts::gateway(config, keys, Arc::clone(&registry))?;
+    let gateway = parts::gateway(config, keys, Arc::clone(&registry)).await?;
     let ready = format!("http=http://{} ws=ws://{}", api.http_address(), gateway.ws_address());
     let incarnation = gateway.incarnation();
     let api = async {

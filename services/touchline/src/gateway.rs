@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     life::serve(&config.telemetry, async |shutdown| {
         let registry = parts::registry(&config).await?;
         let keys = parts::public_keys(&config, &shutdown).await?;
-        let app = parts::gateway(&config, keys, Arc::clone(&registry))?;
+        let app = parts::gateway(&config, keys, Arc::clone(&registry)).await?;
         let ready = format!("gateway ws=ws://{} grpc=http://{}", app.ws_address(), app.grpc_address());
         let incarnation = app.incarnation();
         let announce = async {

@@ -45,7 +45,7 @@ pub(crate) async fn api(
 }
 
 /// A gateway, bound.
-pub(crate) fn gateway(
+pub(crate) async fn gateway(
     config: &Config,
     keys: KeySet,
     registry: Arc<dyn Registry>,

@@ -1,7 +1,7 @@
 //! Ids made by Touchline: UUIDv7, so that they sort by the time they were made.
 
-use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::{borrow::Cow, fmt, str::FromStr};
 use uuid::Uuid;
 
 /// The text or the bytes are not an id.
@@ -12,7 +12,7 @@ pub struct InvalidId;
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[cfg_attr(feature = "sea-orm", derive(sea_orm::DeriveValueType))]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(transparent)]
@@ -47,6 +47,13 @@ macro_rules! uuid_id {
                     return Err(InvalidId);
                 }
                 Uuid::try_parse(text).map(Self).map_err(|_| InvalidId)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                // As in `from_str`, and not as the uuid crate, which takes other spellings too.
+                Cow::<'_, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
 
@@ -111,6 +118,9 @@ mod tests {
         assert_eq!(id.to_string().parse::<UserId>(), Ok(id));
         assert_eq!(UserId::from_slice(id.as_bytes()), Ok(id));
         assert_eq!(id.0.simple().to_string().parse::<UserId>(), Err(InvalidId));
+        let json = |text: &str| serde_json::from_str::<UserId>(&format!("\"{text}\"")).ok();
+        assert_eq!(json(&id.to_string()), Some(id));
+        assert_eq!(json(&id.0.simple().to_string()), None);
         assert_eq!("../etc".parse::<UserId>(), Err(InvalidId));
         assert_eq!(UserId::from_slice(&[1; 15]), Err(InvalidId));
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// How long a stack may take to stop softly.
 const STOP: Duration = Duration::from_secs(20);
 /// A password for people whose password does not matter.
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 /// Users that are created at the same time.
 const CREATING: usize = 16;
 

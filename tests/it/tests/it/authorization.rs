@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
-use touchline_harness::{Person, Stack};
+use touchline_harness::{PASSWORD, Person, Stack};
 use touchline_ids::{ChannelId, UserId};
 use uuid::Uuid;
 
@@ -36,8 +36,6 @@ struct Row {
 fn no_body(_: &Scene<'_>) -> Value {
     Value::Null
 }
-
-const PASSWORD: &str = "a password for tests";
 
 fn matrix() -> Vec<Row> {
     let row = |method, path, body, expected| Row { method, path, body, expected };
