@@ -1,4 +1,7 @@
-//! The storage on real Postgres: its contract, each case on a database of its own.
+//! The storage on real Postgres: its contract, each case on a database of its own, and what happens when the network
+//! to the database fails.
+
+mod faults;
 
 use std::future::Future;
 use touchline_harness::TestDatabase;
