@@ -248,7 +248,13 @@ impl Client {
 
 async fn accepted(request: RequestBuilder) -> Result<Response> {
     let response = request.send().await?;
-    if response.status().is_success() { Ok(response) } else { Err(ClientError::Refused(Refusal::read(response).await)) }
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let headers = response.headers().clone();
+    let body = response.bytes().await.unwrap_or_default();
+    Err(ClientError::Refused(Refusal::read(status, &headers, &body)))
 }
 
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {

@@ -1,7 +1,7 @@
 //! Why a call gave no answer, or which refusal it gave.
 
 use crate::socket::Closed;
-use reqwest::{Response, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 use std::{fmt, time::Duration};
 
@@ -80,18 +80,17 @@ impl Refusal {
         self.status == 429 || (self.status == 503 && self.retry_after.is_some())
     }
 
-    pub(crate) async fn read(response: Response) -> Self {
+    /// Reads a refusal. An answer that is not ours gets the code `unknown`.
+    pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Problem {
             code: String,
             detail: String,
         }
-        let status = response.status();
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await.unwrap_or_default();
-        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
+        let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let problem = serde_json::from_slice(body).unwrap_or_else(|_| Problem {
             code: "unknown".into(),
-            detail: status.canonical_reason().unwrap_or("an answer without a problem").into(),
+            detail: status.canonical_reason().unwrap_or("refused").into(),
         });
         Self {
             status: status.as_u16(),
@@ -99,11 +98,6 @@ impl Refusal {
             detail: problem.detail,
             retry_after: seconds.map(Duration::from_secs),
         }
-    }
-
-    pub(crate) fn of_status(status: StatusCode) -> Self {
-        let detail = status.canonical_reason().unwrap_or("refused").into();
-        Self { status: status.as_u16(), code: "unknown".into(), detail, retry_after: None }
     }
 }
 

@@ -198,7 +198,10 @@ async fn next_text(stream: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> R
 
 fn handshake(error: tungstenite::Error) -> ClientError {
     match error {
-        tungstenite::Error::Http(response) => ClientError::Refused(Refusal::of_status(response.status())),
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            ClientError::Refused(Refusal::read(response.status(), response.headers(), body))
+        }
         error => ClientError::Handshake(Box::new(error)),
     }
 }
