@@ -270,11 +270,7 @@ impl Link {
 
     /// Stops using a connection on which something failed that another one may do better.
     fn failed(&self, opened: &Opened, error: RedisError) -> RegistryError {
-        // A demoted or starting server answers, and pings: only another connection finds the present master.
-        let wrong_server = matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
-        );
+        let wrong_server = matches!(error.kind(), ErrorKind::Server(kind) if is_of_a_wrong_server(kind));
         if error.is_unrecoverable_error() || error.is_timeout() || wrong_server {
             self.forget(opened.serial);
         }
@@ -322,6 +318,12 @@ async fn server_pipeline(
             async move { connection.req_packed_commands(&pipeline, 0, count).await }
         })
         .buffered(IN_FLIGHT)
+        .map(|values| match values {
+            Ok(values) if values.iter().any(comes_from_a_wrong_server) => {
+                Value::Array(values).extract_error().map(|_| Vec::new())
+            }
+            values => values,
+        })
         .try_concat()
         .await
 }
@@ -354,6 +356,16 @@ fn to(slot: u16) -> SingleNodeRoutingInfo {
 fn is_about_slots(error: &RedisError) -> bool {
     use ServerErrorKind::{Ask, ClusterDown, CrossSlot, Moved, TryAgain};
     matches!(error.kind(), ErrorKind::Server(Ask | ClusterDown | CrossSlot | Moved | TryAgain))
+}
+
+/// Whether a server answers, and pings, but is no master (any more, or yet): only another connection finds the master.
+fn is_of_a_wrong_server(kind: ServerErrorKind) -> bool {
+    use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
+    matches!(kind, BusyLoading | MasterDown | ReadOnly)
+}
+
+fn comes_from_a_wrong_server(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.kind().is_some_and(is_of_a_wrong_server))
 }
 
 pub(super) fn unavailable(error: RedisError) -> RegistryError {

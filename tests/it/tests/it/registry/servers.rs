@@ -85,7 +85,9 @@ impl Server {
             running = self.process.try_wait().expect("its state is known").is_none();
             let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return !running };
             let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await;
-            !running || info.is_ok_and(|info| info.contains(&own))
+            // It tells while it still loads its data; a ping waits for that.
+            let loaded = redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok();
+            !running || loaded && info.is_ok_and(|info| info.contains(&own))
         })
         .await;
         running
