@@ -8,7 +8,7 @@ use crate::{
     upgrade::{self, Answer, Asked, Problem},
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -109,7 +109,11 @@ fn answer(request: Request<Incoming>, gateway: &Arc<Gateway>, place: &Mutex<Opti
         Err(problem) => Err(problem),
     };
     answered.unwrap_or_else(|problem| {
-        tracing::debug!(code = problem.code, "a request was refused");
+        if problem.status == StatusCode::FORBIDDEN {
+            tracing::info!(code = problem.code, "an upgrade was refused");
+        } else {
+            tracing::debug!(code = problem.code, "a request was refused");
+        }
         problem.answer()
     })
 }

@@ -26,7 +26,8 @@ pub struct Config {
     /// The origins whose pages may connect, compared exactly, such as `https://app.example.com`. Clients that send
     /// no `Origin` (they are no browsers) may always.
     pub allowed_origins: Vec<String>,
-    /// The proxies whose `X-Forwarded-For` is believed, as networks. Nobody else's is.
+    /// The proxies whose `X-Forwarded-For` is believed, as networks. Nobody else's is. All clients behind a proxy that
+    /// is not listed count as one address.
     pub trusted_proxies: Vec<IpNet>,
     /// How much at once.
     pub limits: Limits,

@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use touchline_ids::SessionId;
 
 const SILENT: Close = Close::new(CloseCode::Unauthenticated, "no hello in time");
 const CHECKS_TOO_LONG: Close = Close::new(CloseCode::Overloaded, "tickets and routes cannot be checked now");
@@ -39,12 +40,15 @@ pub(crate) async fn greet(mut socket: WebSocketStream<TcpStream>, gateway: Arc<G
     let id = membership.member.session;
     let session = Session::new(id, &gateway.rules, Instant::now(), expires, first_ping);
     let task = socket::run(socket, session, membership, place, Arc::clone(&gateway));
-    gateway.spawn_session(async move {
-        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            // The panic hook has told where.
-            tracing::error!(session.id = %id, "a session panicked; the others go on");
-        }
-    });
+    gateway.spawn_session(contained(id, task));
+}
+
+/// Runs a session; its panic ends itself and nothing else.
+async fn contained(id: SessionId, task: impl Future<Output = ()>) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        // The panic hook has told where.
+        tracing::error!(session.id = %id, "a session panicked; the others go on");
+    }
 }
 
 async fn hello(socket: &mut WebSocketStream<TcpStream>) -> Result<Hello, Ending> {
@@ -63,4 +67,14 @@ async fn hello(socket: &mut WebSocketStream<TcpStream>) -> Result<Hello, Ending>
         }
     }
     Err(Ending::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_only_its_own_session() {
+        contained(SessionId::new(), async { panic!("in one session") }).await;
+    }
 }

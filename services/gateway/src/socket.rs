@@ -81,12 +81,12 @@ pub(crate) async fn run(
     let mut connection = Connection { gateway, membership, session, wire, renewal: None };
     let ending = connection.live().await;
     let Connection { gateway, membership, wire: Wire { mut socket, .. }, .. } = connection;
-    tracing::debug!(
-        session.id = %membership.member.session,
-        user.id = %membership.user.id,
-        ending = ending.name(),
-        "a session ended"
-    );
+    let (session, user, ending_name) = (membership.member.session, membership.user.id, ending.name());
+    if ending.is_misconduct() {
+        tracing::info!(session.id = %session, user.id = %user, ending = ending_name, "a session was cut off");
+    } else {
+        tracing::debug!(session.id = %session, user.id = %user, ending = ending_name, "a session ended");
+    }
     // First out of the hub, so that pushes are answered "gone" while we say goodbye.
     drop(membership);
     ending.carry_out(&mut socket, &gateway).await;
@@ -255,6 +255,12 @@ impl Ending {
             _ => return Self::Gone,
         };
         Self::Close(None, Close::new(code, detail))
+    }
+
+    /// Whether the client brought it on itself.
+    fn is_misconduct(&self) -> bool {
+        use CloseCode::{InvalidText, ProtocolError, RateLimited, Slow, TooBig};
+        matches!(self, Self::Close(_, Close { code: ProtocolError | InvalidText | TooBig | RateLimited | Slow, .. }))
     }
 
     fn name(&self) -> &'static str {

@@ -17,7 +17,7 @@ mod settings;
 pub use directory::{Directory, Group, Groups, View};
 pub use memory::MemoryRegistry;
 pub use placement::Placement;
-pub use settings::{Mode, Secret, Settings};
+pub use settings::{Mode, Settings};
 
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};

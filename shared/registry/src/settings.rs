@@ -1,7 +1,8 @@
 //! What the configuration's `[registry]` section says.
 
-use serde::{Deserialize, Serialize, Serializer};
-use std::{fmt, path::PathBuf};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use touchline_config::Secret;
 
 /// Where the registry lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -16,41 +17,6 @@ pub enum Mode {
     Sentinel,
     /// A Redis Cluster.
     Cluster,
-}
-
-/// Text that is never shown: it prints and serialises as `***`.
-#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether there is no text.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "\"\"" } else { "***" })
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(if self.is_empty() { "" } else { "***" })
-    }
 }
 
 /// How to reach the registry.
@@ -187,7 +153,7 @@ mod tests {
 
     #[test]
     fn passwords_are_never_shown() {
-        let settings = Settings { password: "hunter2".to_owned().into(), ..Settings::default() };
+        let settings = Settings { password: "hunter2".into(), ..Settings::default() };
         let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
         assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
     }

@@ -7,12 +7,11 @@ use crate::{
     error::Result,
     log::{self, NewEntries},
     members,
-    rows::{self, ALTERNATIVES},
+    rows::{self, KEYS},
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter,
-    QuerySelect, QueryTrait,
-    sea_query::{ExprTrait, SelectStatement},
+    ConnectionTrait, DatabaseTransaction, FromQueryResult,
+    sea_query::{Expr, ExprTrait, Query, SelectStatement},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -106,7 +105,7 @@ async fn append(
     if !ends.is_empty() {
         new.write(transaction, owner).await?;
         let ends: Vec<_> = ends.into_iter().collect();
-        for some in ends.chunks(ALTERNATIVES) {
+        for some in ends.chunks(KEYS) {
             transaction.execute(&log::advance(some)).await?;
         }
     }
@@ -132,7 +131,7 @@ async fn stored_before(transaction: &DatabaseTransaction, batch: &[NewMessage]) 
     let keys: BTreeSet<Key> = batch.iter().map(NewMessage::key).collect();
     let keys: Vec<_> = keys.into_iter().collect();
     let mut stored = HashMap::new();
-    for some in keys.chunks(ALTERNATIVES) {
+    for some in keys.chunks(KEYS) {
         for first in rows::all::<First>(transaction, &with_keys(some)).await? {
             stored.insert((first.channel_id, first.sender_id, first.client_message_id.clone()), first);
         }
@@ -140,16 +139,19 @@ async fn stored_before(transaction: &DatabaseTransaction, batch: &[NewMessage]) 
     Ok(stored)
 }
 
+/// Looks each key up in the unique index, by joining the keys to the table. Spelt as alternatives (`OR`), Postgres
+/// takes out what they have in common and reads a whole channel when all keys are of that channel.
 pub(crate) fn with_keys(keys: &[Key]) -> SelectStatement {
     use Column::{BodyHash, ChannelId, ClientMessageId, CreatedAt, Id, SenderId, Seq};
-    let key = |(channel, sender, client_message_id): &Key| {
-        ChannelId.eq(*channel).and(SenderId.eq(*sender)).and(ClientMessageId.eq(client_message_id.clone()))
-    };
-    Entity::find()
-        .select_only()
-        .columns([ChannelId, SenderId, ClientMessageId, Seq, Id, BodyHash, CreatedAt])
-        .filter(keys.iter().map(key).fold(Condition::any(), Condition::add))
-        .into_query()
+    let column = |column| Expr::col((Entity, column));
+    let channel = column(ChannelId).equals(("keys", "column1"));
+    let sender = column(SenderId).equals(("keys", "column2"));
+    let name = column(ClientMessageId).equals(("keys", "column3"));
+    Query::select()
+        .columns([ChannelId, SenderId, ClientMessageId, Seq, Id, BodyHash, CreatedAt].map(|column| (Entity, column)))
+        .from_values(keys.iter().cloned(), "keys")
+        .inner_join(Entity, channel.and(sender).and(name))
+        .take()
 }
 
 impl NewMessage {

@@ -5,10 +5,10 @@ use crate::{
     connection::in_time,
     entity::outbox::{Column, Entity},
     error::Result,
-    rows::ALTERNATIVES,
+    rows::KEYS,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait,
     sea_query::{DeleteStatement, Expr, ExprTrait, InsertStatement, Query, UpdateStatement},
 };
 use touchline_ids::{ChannelId, Seq};
@@ -23,7 +23,7 @@ impl Storage {
     /// # Errors
     /// When the database fails; finishing again does no harm.
     pub async fn finish(&self, messages: &[(ChannelId, Seq)]) -> Result<()> {
-        for some in messages.chunks(ALTERNATIVES) {
+        for some in messages.chunks(KEYS) {
             in_time(async { Ok(self.writer.execute(&delete(some)).await?) }).await?;
         }
         Ok(())
@@ -68,8 +68,10 @@ pub(crate) fn insert(due: &[Due], owner: Uuid, backend: DbBackend) -> InsertStat
 }
 
 pub(crate) fn delete(messages: &[(ChannelId, Seq)]) -> DeleteStatement {
-    let message = |&(channel, seq): &_| Column::ChannelId.eq(channel).and(Column::Seq.eq(seq));
-    Entity::delete_many().filter(messages.iter().map(message).fold(Condition::any(), Condition::add)).into_query()
+    // Not spelt as alternatives: see `append::with_keys`.
+    let finished = Query::select().columns(["column1", "column2"]).from_values(messages.iter().copied(), "keys").take();
+    let message = Expr::tuple([Expr::col(Column::ChannelId), Expr::col(Column::Seq)]);
+    Query::delete().from_table(Entity).and_where(message.in_subquery(finished)).take()
 }
 
 pub(crate) fn renewal(owner: Uuid, backend: DbBackend) -> UpdateStatement {

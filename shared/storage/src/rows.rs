@@ -5,6 +5,8 @@ use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
 
 /// Values in one `IN`, or rows in one `INSERT` of up to nine columns. SQLite binds at most 32,766 values.
 pub(crate) const VALUES: usize = 3_000;
+/// Keys of up to three columns in one statement: small enough for a plan that looks each of them up.
+pub(crate) const KEYS: usize = 1_000;
 /// Alternatives in one `OR`. SQLite parses them into a tree of at most 1,000 levels.
 pub(crate) const ALTERNATIVES: usize = 256;
 

@@ -5,10 +5,10 @@ use crate::{
     entity::{channels, members, messages},
     error::Result,
     history::Range,
-    rows::ALTERNATIVES,
+    rows::KEYS,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
+    FromQueryResult,
     sea_query::{Expr, ExprTrait, Query, SelectStatement},
 };
 use std::{
@@ -99,7 +99,7 @@ impl Storage {
             }
         }
         let places: Vec<_> = checks.keys().copied().collect();
-        for some in places.chunks(ALTERNATIVES) {
+        for some in places.chunks(KEYS) {
             for entry in self.read_all::<Place>(&at(some)).await? {
                 let place = (entry.channel_id, entry.seq);
                 if checks.get(&place) == Some(&entry.id.check()) {
@@ -154,12 +154,15 @@ pub(crate) fn heads(user: UserId) -> SelectStatement {
 
 pub(crate) fn at(places: &[(ChannelId, Seq)]) -> SelectStatement {
     use messages::Column::{ChannelId, Id, Seq};
-    let place = |&(channel, seq): &_| ChannelId.eq(channel).and(Seq.eq(seq));
-    messages::Entity::find()
-        .select_only()
-        .columns([ChannelId, Seq, Id])
-        .filter(places.iter().map(place).fold(Condition::any(), Condition::add))
-        .into_query()
+    let column = |column| Expr::col((messages::Entity, column));
+    let channel = column(ChannelId).equals(("keys", "column1"));
+    let seq = column(Seq).equals(("keys", "column2"));
+    Query::select()
+        .columns([ChannelId, Seq, Id].map(|column| (messages::Entity, column)))
+        // Not spelt as alternatives: see `append::with_keys`.
+        .from_values(places.iter().copied(), "keys")
+        .inner_join(messages::Entity, channel.and(seq))
+        .take()
 }
 
 /// What to read of one channel, and what to say of it.

@@ -21,4 +21,4 @@ pub use inbox::Inbox;
 pub use people::Person;
 pub use process::{Process, binary};
 pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};
-pub use stack::Stack;
+pub use stack::{PASSWORD, Stack};

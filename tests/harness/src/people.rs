@@ -116,7 +116,7 @@ impl Person {
             for url in gateway.map_or_else(|| named.collect(), |gateway| vec![gateway]) {
                 match Socket::open(url, &answer.ticket, &name, self.next_connection()).await {
                     Ok(socket) => return Ok(Device::new(name, url.to_owned(), socket, acks)),
-                    Err(error @ ClientError::Handshake(_)) if Instant::now() < deadline => failed = Some(error),
+                    Err(error) if goes_elsewhere(&error) && Instant::now() < deadline => failed = Some(error),
                     Err(error) => {
                         return Err(error).with_context(|| format!("{} connects {name} at {url}", self.handle));
                     }
@@ -130,6 +130,11 @@ impl Person {
     fn next_connection(&self) -> ConnectionNumber {
         ConnectionNumber(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
     }
+}
+
+/// The gateway is gone, or goes away (503): the next one, then.
+fn goes_elsewhere(error: &ClientError) -> bool {
+    matches!(error, ClientError::Handshake(_)) || error.status() == Some(503)
 }
 
 impl From<&Sent> for Sighting {

@@ -55,6 +55,7 @@ pub(crate) fn api() -> touchline_api::Config {
     limits.requests_per_address = 0;
     limits.sign_ups_per_address = 0;
     limits.log_ins_per_address = 0;
+    limits.log_ins_per_handle_and_address = 0;
     limits.refreshes_per_address = 0;
     limits.connects_per_address = 0;
     config

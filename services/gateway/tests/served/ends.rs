@@ -2,23 +2,14 @@
 
 use crate::{
     client::{Answer, Client, message, within},
-    fixture::{Served, World, gateway_id},
+    fixture::{PUSH_SERVICE, Served, World, gateway_id, health},
     raw::get,
 };
 use std::time::{Duration, Instant};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::health_check_response::ServingStatus;
 use touchline_gateway::Error;
 use touchline_ids::{ChannelId, UserId};
 use touchline_registry::{GatewayState, Registry as _};
-
-async fn health(served: &Served, service: &str) -> ServingStatus {
-    let channel = touchline_mesh::client::stream_channel(&format!("http://{}", served.grpc)).expect("an address");
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await.expect("answers").into_inner();
-    answer.status()
-}
-
-const PUSH_SERVICE: &str = "touchline.push.v1.PushService";
 
 #[tokio::test]
 async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease() {
@@ -28,7 +19,7 @@ async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease(
     let mut leaves = served.connect(obeying, "phone", 1).await;
     let mut stays = served.connect(staying, "phone", 1).await;
     let mut api = served.api().await;
-    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::Serving);
+    assert_eq!(health(served.grpc, PUSH_SERVICE).await, Some(ServingStatus::Serving));
     let lease = world.registry.gateways().await.expect("answers").pop().expect("one gateway");
     assert_eq!((lease.state, lease.public_url), (GatewayState::Ready, format!("ws://{}", served.ws)));
     assert_eq!(lease.grpc_url, format!("http://{}", served.grpc));
@@ -42,7 +33,7 @@ async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease(
     assert_eq!(get(served.ws, "/readyz").await, 503);
     assert_eq!(get(served.ws, "/livez").await, 200);
     assert_eq!(Client::open(served.ws, &[]).await.err().expect("is refused").status(), 503);
-    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::NotServing);
+    assert_eq!(health(served.grpc, PUSH_SERVICE).await, Some(ServingStatus::NotServing));
     let lease = world.registry.gateways().await.expect("answers").pop().expect("still there");
     assert_eq!(lease.state, GatewayState::Draining);
 
@@ -120,7 +111,8 @@ async fn without_the_registry_sessions_stay_and_newcomers_are_sent_elsewhere() {
     within("not ready", async { while get(served.ws, "/readyz").await != 503 {} }).await;
     assert_eq!(get(served.ws, "/livez").await, 200);
     assert_eq!(Client::open(served.ws, &[]).await.err().expect("is refused").status(), 503);
-    served.api().await.push(message(channel, 1), &[user], 3_000).await;
+    let mut api = served.api().await;
+    api.push(message(channel, 1), &[user], 3_000).await;
     assert_eq!(client.hear().await["seq"], 1);
     served.world.registry.set_away(false);
     within("ready again", async { while get(served.ws, "/readyz").await != 200 {} }).await;
@@ -133,20 +125,14 @@ async fn a_gateway_that_starts_without_the_registry_is_alive_but_not_ready() {
     let served = world.serve(|_| {}).await;
     within("answering", async { while get(served.ws, "/readyz").await != 503 {} }).await;
     assert_eq!(get(served.ws, "/livez").await, 200);
-    assert_eq!(health(&served, PUSH_SERVICE).await, ServingStatus::NotServing);
-    assert_eq!(health(&served, "").await, ServingStatus::Serving);
+    assert_eq!(health(served.grpc, PUSH_SERVICE).await, Some(ServingStatus::NotServing));
+    assert_eq!(health(served.grpc, "").await, Some(ServingStatus::Serving));
 }
 
 #[tokio::test]
 async fn a_taken_address_is_named() {
     let served = Served::start(|_| {}).await;
     let config = touchline_gateway::Config { ws: served.ws, ..crate::fixture::local_config() };
-    let dependencies = touchline_gateway::Dependencies {
-        registry: served.world.registry.clone(),
-        tickets: touchline_auth::TicketVerifier::new(
-            touchline_auth::KeySet::from_jwks(&serde_json::json!({"keys": []})).expect("an empty set"),
-        ),
-    };
-    let error = touchline_gateway::build(config, dependencies).await.err().expect("is taken");
+    let error = touchline_gateway::build(config, served.world.dependencies()).await.err().expect("is taken");
     assert!(matches!(error, Error::Bind { address, .. } if address == served.ws), "{error}");
 }

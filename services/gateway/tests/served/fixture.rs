@@ -10,11 +10,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::task::JoinHandle;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use touchline_auth::{KeySet, SigningKey, TicketSigner, TicketVerifier};
 use touchline_gateway::{Config, Dependencies, Error, build};
 use touchline_ids::{GatewayId, IncarnationId, UserId};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Registry as _, Route};
+
+pub const PUSH_SERVICE: &str = "touchline.push.v1.PushService";
+
+/// What the gRPC health service says; none when it does not know the service (yet).
+pub async fn health(grpc: SocketAddr, service: &str) -> Option<ServingStatus> {
+    let channel = touchline_mesh::client::stream_channel(&format!("http://{grpc}")).expect("an address");
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel).check(request).await.ok().map(|answer| answer.into_inner().status())
+}
 
 /// What several gateways share.
 #[derive(Clone)]
@@ -56,16 +66,23 @@ impl World {
         Self { registry: Arc::default(), signer: TicketSigner::new(Arc::new(key)), pem, kid, keys }
     }
 
+    pub fn dependencies(&self) -> Dependencies {
+        Dependencies { registry: self.registry.clone(), tickets: TicketVerifier::new(self.keys.clone()) }
+    }
+
     pub async fn serve(&self, change: impl FnOnce(&mut Config)) -> Served {
         let mut config = local_config();
         change(&mut config);
-        let dependencies =
-            Dependencies { registry: self.registry.clone(), tickets: TicketVerifier::new(self.keys.clone()) };
-        let app = build(config, dependencies).await.expect("binds");
+        let app = build(config, self.dependencies()).await.expect("binds");
         let (ws, grpc, incarnation) = (app.ws_address(), app.grpc_address(), app.incarnation());
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
         let run = shutdown.spawn(async move { app.run(&stop).await });
+        if self.registry.ping().await.is_ok() {
+            // Not by /readyz: a probe's socket counts for a moment after its answer, and some tests count.
+            within("readiness", async { while health(grpc, PUSH_SERVICE).await != Some(ServingStatus::Serving) {} })
+                .await;
+        }
         Served { world: self.clone(), ws, grpc, incarnation, shutdown, run }
     }
 

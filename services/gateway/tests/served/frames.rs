@@ -125,8 +125,8 @@ async fn frames_that_break_the_protocol_close() {
 #[tokio::test]
 async fn a_client_is_pinged_and_a_dead_one_is_given_up() {
     let served = Served::start(|config| {
-        config.times.heartbeat_ms = 100;
-        config.times.dead_ms = 400;
+        config.times.heartbeat_ms = 300;
+        config.times.dead_ms = 1_500;
     })
     .await;
     let (alive, dead) = (UserId::new(), UserId::new());

@@ -43,24 +43,39 @@ async fn ready_names_the_session_and_its_times() {
     assert!(ready["expires_in_s"].as_u64().is_some_and(|s| (890..=900).contains(&s)), "{ready}");
 }
 
-/// A ticket by our key whose life is over: what `TicketSigner` never makes.
-fn expired_ticket(world: &World, user: UserId) -> String {
+/// A ticket by our key, made by hand: one whose life is over is what `TicketSigner` never makes.
+fn handmade_ticket(world: &World, user: UserId, lives_for_s: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let expires = now.saturating_add_signed(lives_for_s);
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
     header.typ = Some("ticket+jwt".into());
     header.kid = Some(world.kid.clone());
-    let claims = |exp: u64| {
-        serde_json::json!({
-            "iss": "touchline", "aud": "touchline-gateway", "sub": user.to_string(), "dev": "phone",
-            "jti": "AAAAAAAAAAAAAAAAAAAAAA", "iat": exp - 30, "nbf": exp - 30, "exp": exp, "sx": now + 900,
-        })
-    };
+    let claims = serde_json::json!({
+        "iss": "touchline", "aud": "touchline-gateway", "sub": user.to_string(), "dev": "phone",
+        "jti": "AAAAAAAAAAAAAAAAAAAAAA", "iat": expires - 30, "nbf": expires - 30, "exp": expires, "sx": now + 900,
+    });
     let key = jsonwebtoken::EncodingKey::from_ed_pem(world.pem.as_bytes()).expect("a key");
-    jsonwebtoken::encode(&header, &claims(now - 60), &key).expect("signs")
+    jsonwebtoken::encode(&header, &claims, &key).expect("signs")
 }
 
 #[tokio::test]
-async fn wrong_expired_used_and_stolen_tickets_are_refused() {
+async fn a_ticket_lives_for_its_time_and_not_longer() {
+    let served = Served::start(unchanged).await;
+    let user = UserId::new();
+    for (lives_for_s, code) in [(-60, Some(4001)), (30, None)] {
+        let mut client = served.open().await;
+        client.hello(&handmade_ticket(&served.world, user, lives_for_s), "phone", 1).await;
+        match code {
+            Some(code) => assert_eq!(client.close_code().await, code),
+            None => {
+                client.ready().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_used_and_stolen_tickets_are_refused() {
     let served = Served::start(unchanged).await;
     let (world, user, hour) = (&served.world, UserId::new(), Duration::from_secs(3600));
     let used = world.ticket(user, "phone", hour);
@@ -70,7 +85,6 @@ async fn wrong_expired_used_and_stolen_tickets_are_refused() {
     for (what, ticket, device) in [
         ("nonsense", "a.b.c".to_owned(), "phone"),
         ("by another key", World::new().ticket(user, "phone", hour), "phone"),
-        ("expired", expired_ticket(world, user), "phone"),
         ("used", used, "phone"),
         ("of another device", world.ticket(user, "laptop", hour), "phone"),
         ("of a session that is over", world.ticket(user, "phone", Duration::ZERO), "phone"),
@@ -100,7 +114,7 @@ async fn a_ticket_that_cannot_be_marked_as_used_is_not_accepted() {
 async fn a_session_ends_when_it_expires_unless_it_is_renewed() {
     let served = Served::start(unchanged).await;
     let (ann, bob) = (UserId::new(), UserId::new());
-    let short = Duration::from_secs(2);
+    let short = Duration::from_secs(3);
     let (mut renewed, mut forgotten) = (served.open().await, served.open().await);
     renewed.hello(&served.world.ticket(ann, "phone", short), "phone", 1).await;
     forgotten.hello(&served.world.ticket(bob, "phone", short), "phone", 1).await;

@@ -125,7 +125,7 @@ async fn the_result_names_exactly_the_exceptions() {
 
 #[tokio::test]
 async fn a_slow_reader_is_closed_4010_and_its_neighbours_notice_nothing() {
-    let served = Served::start(|_| {}).await;
+    let served = Served::start(|config| config.times.close_ms = 10_000).await;
     let (slow, quick, channel) = (UserId::new(), UserId::new(), ChannelId::new());
     let mut reader = served.connect(slow, "phone", 1).await;
     let mut neighbour = served.connect(quick, "phone", 1).await;

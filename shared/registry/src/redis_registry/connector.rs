@@ -1,7 +1,7 @@
 //! Opens connections in the three modes, for deadpool to keep. deadpool-redis' own managers for Sentinel and Cluster
 //! take neither timeouts, retries nor a private authority, hence this one.
 
-use crate::{Mode, RegistryError, Secret, Settings};
+use crate::{Mode, RegistryError, Settings};
 use deadpool::managed;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError,
@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Mutex;
+use touchline_config::Secret;
 
 /// For one answer, and for opening a connection.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);

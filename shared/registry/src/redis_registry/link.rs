@@ -234,9 +234,14 @@ impl Link {
 
     /// The kept connection, or another from the pool.
     async fn opened(&self) -> Result<Opened, RegistryError> {
-        if let Some(opened) = self.kept() {
-            return Ok(opened);
+        match self.kept() {
+            Some(opened) => Ok(opened),
+            // Boxed: connecting is rare and its future takes 20 KiB.
+            None => Box::pin(self.open()).await,
         }
+    }
+
+    async fn open(&self) -> Result<Opened, RegistryError> {
         let mut failed = self.failed.lock().await;
         if let Some(opened) = self.kept() {
             return Ok(opened);

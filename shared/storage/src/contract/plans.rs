@@ -44,11 +44,15 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
             assert_eq!(lines("Seq Scan"), 0, "{name}\n{shown}");
             let scans = lines("Index Scan") + lines("Index Only Scan");
             assert!(scans > 0 && lines("Index Cond:") == scans, "{name}\n{shown}");
+            // Nothing is read to be thrown away, but for a read mark that stands further already.
+            let filters = lines("Filter:") - lines("One-Time Filter:");
+            assert!(filters == 0 || name == "read mark", "{name}\n{shown}");
             for index in indexes {
                 assert!(index.split('|').any(|index| lines(index) > 0), "{name} without {index}\n{shown}");
             }
         } else {
-            assert!(lines("SEARCH") > 0 && lines("SCAN") == 0, "{name}\n{shown}");
+            let scans = lines("SCAN") - lines("VALUES CLAUSE") - lines("SCAN keys");
+            assert!(lines("SEARCH") > 0 && scans == 0, "{name}\n{shown}");
         }
     }
     Ok(())
@@ -63,9 +67,16 @@ const ONE_MEMBER: &str = "ux_members_channel|ix_members_user";
 fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let (user, channel) = (filled.users[7], filled.channels[7]);
     let batch = &filled.channels[..64];
-    let keys: Vec<_> = batch.iter().map(|&id| (id, user, "1".parse().expect("a client message id"))).collect();
-    let places: Vec<_> = filled.channels[..256].iter().map(|&id| (id, Seq(3))).collect();
-    let ranges: Vec<_> = filled.channels[..256].iter().map(|&channel_id| Range { channel_id, seqs: 3..=8 }).collect();
+    let named = |n: usize| n.to_string().parse().expect("a client message id");
+    let in_one: Vec<_> = (0..64).map(|n| (channel, user, named(n))).collect();
+    let of_one: Vec<_> = (0..64).map(|seq| (channel, Seq(seq))).collect();
+    let keys: Vec<_> = batch.iter().map(|&id| (id, user, named(1))).collect();
+    let places: Vec<_> = batch.iter().map(|&id| (id, Seq(3))).collect();
+    let ranges: Vec<_> = filled.channels[..256]
+        .iter()
+        .zip(0..)
+        .map(|(&channel_id, n)| Range { channel_id, seqs: n % 3 + 1..=n % 5 + 4 })
+        .collect();
     let by_handle = entity::users::Entity::find().filter(entity::users::Column::Handle.eq("u7")).into_query();
     let roles = change::intervals(channel, [Some(user), None]).into_query();
     let b = backend;
@@ -74,9 +85,11 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("append: lock", b.build(&log::locking(batch).into_query()), &["channels_pkey"]),
         ("append: members", b.build(&members::of_channels(batch)), &["ux_members_channel"]),
         ("append: duplicates", b.build(&append::with_keys(&keys)), &["ux_messages_key"]),
-        ("append: ends", b.build(&log::advance(&places[..64])), &["channels_pkey"]),
+        ("append: duplicates in one channel", b.build(&append::with_keys(&in_one)), &["ux_messages_key"]),
+        ("append: ends", b.build(&log::advance(&places)), &["channels_pkey"]),
         ("change: roles", b.build(&roles), &[ONE_MEMBER]),
-        ("outbox: finish", b.build(&outbox::delete(&places)), &["outbox_pkey"]),
+        ("outbox: finish", b.build(&outbox::delete(&places[..16])), &["outbox_pkey"]),
+        ("outbox: finish in one channel", b.build(&outbox::delete(&of_one[..16])), &["outbox_pkey"]),
         ("outbox: renew", b.build(&outbox::renewal(Uuid::from_u128(7), b)), &["ix_outbox_owner"]),
         ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),
         ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),

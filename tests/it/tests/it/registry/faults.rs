@@ -8,13 +8,15 @@ use super::{
 use touchline_ids::{IncarnationId, UserId};
 use touchline_registry::{Mode, Registration, Registry, Renewal, Settings, connect, contract, contract::Fixture};
 
+const ANSWERS: &str = "redis answers";
+
 /// A gateway's lease with one session, renewed once, so that the next renewal finds nothing unusual.
 async fn settled(registry: &dyn Registry) -> (touchline_registry::Lease, Registration) {
     let lease = contract::lease("gw-1", IncarnationId::new());
     let session = contract::session(UserId::new(), "phone", lease.incarnation, 1);
-    assert_eq!(registry.renew_lease(&lease).await.unwrap(), Renewal::Missing);
-    registry.register(std::slice::from_ref(&session)).await.unwrap();
-    assert_eq!(registry.renew_lease(&lease).await.unwrap(), Renewal::Renewed);
+    assert_eq!(registry.renew_lease(&lease).await.expect(ANSWERS), Renewal::Missing);
+    registry.register(std::slice::from_ref(&session)).await.expect(ANSWERS);
+    assert_eq!(registry.renew_lease(&lease).await.expect(ANSWERS), Renewal::Renewed);
     (lease, session)
 }
 
@@ -73,7 +75,7 @@ async fn the_acl_rules_that_keys_rs_names_are_enough() {
         mode: Mode::Single,
         urls: vec![server.url()],
         username: "touchline".to_owned(),
-        password: "hunter2".to_owned().into(),
+        password: "hunter2".into(),
         ..Settings::default()
     };
     let registry = connect(&settings).await.unwrap();
@@ -85,7 +87,7 @@ async fn the_acl_rules_that_keys_rs_names_are_enough() {
     registry.release_lease(&lease.gateway, lease.incarnation).await.unwrap();
     assert_eq!(registry.gateways().await.unwrap(), []);
 
-    let wrong = Settings { password: "hunter3".to_owned().into(), ..settings };
+    let wrong = Settings { password: "hunter3".into(), ..settings };
     let refusal = format!("{:?}", connect(&wrong).await.err().expect("a wrong password"));
     assert!(!refusal.contains("hunter3"), "{refusal}");
 }
@@ -136,15 +138,15 @@ async fn a_cluster_master_that_lost_its_keys_makes_the_renewal_missing_wherever_
     let redis = Redis::at(Mode::Cluster, vec![servers[0].url()]).await;
     let (lease, _) = settled(&*redis.registry).await;
     // Each in turn, so at least two that do not hold the lease.
-    for index in 0..3 {
-        servers[index].run::<()>("FLUSHALL").await.unwrap();
-        assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing, "flushed {index}");
+    for server in &servers {
+        server.run::<()>("FLUSHALL").await.unwrap();
+        assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing, "flushed {}", server.url());
         assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Renewed);
     }
-    for index in 0..3 {
-        servers[index].restart().await;
+    for server in &mut servers {
+        server.restart().await;
         eventually("the cluster is whole", async || {
-            servers[index].run::<String>("CLUSTER INFO").await.unwrap().contains("cluster_state:ok")
+            server.run::<String>("CLUSTER INFO").await.unwrap().contains("cluster_state:ok")
         })
         .await;
         let mut renewal = None;
@@ -185,19 +187,19 @@ async fn users_are_found_when_slots_have_moved() {
 
 /// Moves the first `count` slots, behind everybody's back.
 async fn move_empty_slots(servers: &[Server], from: usize, to: usize, count: usize) {
-    let old_owner: String = servers[from].run("CLUSTER MYID").await.unwrap();
-    let new_owner: String = servers[to].run("CLUSTER MYID").await.unwrap();
+    let old_owner: String = servers[from].run("CLUSTER MYID").await.expect(ANSWERS);
+    let new_owner: String = servers[to].run("CLUSTER MYID").await.expect(ANSWERS);
     for slot in 0..count {
         // Ending an import gives the new owner a later epoch, so that no gossip of the old one takes the slot back.
-        servers[to].run::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {old_owner}")).await.unwrap();
-        servers[to].run::<()>(&format!("CLUSTER SETSLOT {slot} NODE {new_owner}")).await.unwrap();
-        servers[from].run::<()>(&format!("CLUSTER SETSLOT {slot} NODE {new_owner}")).await.unwrap();
+        servers[to].run::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {old_owner}")).await.expect(ANSWERS);
+        servers[to].run::<()>(&format!("CLUSTER SETSLOT {slot} NODE {new_owner}")).await.expect(ANSWERS);
+        servers[from].run::<()>(&format!("CLUSTER SETSLOT {slot} NODE {new_owner}")).await.expect(ANSWERS);
     }
     eventually("every node knows the new owner", async || {
         for server in servers {
             // The owner's own view names it `myself`; its slots stand at the end of its line.
-            let nodes: String = server.run("CLUSTER NODES").await.unwrap();
-            let line = nodes.lines().find(|line| line.starts_with(&new_owner)).unwrap();
+            let nodes: String = server.run("CLUSTER NODES").await.expect(ANSWERS);
+            let line = nodes.lines().find(|line| line.starts_with(&new_owner)).expect("it knows all nodes");
             if !line.contains(&format!(" 0-{} ", count - 1)) {
                 return false;
             }

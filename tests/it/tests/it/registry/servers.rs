@@ -23,10 +23,18 @@ impl Server {
         let folder = std::env::temp_dir().join(format!("touchline-redis-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).expect("a temporary folder");
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
-        let port = free_port();
-        let mut server = Self { process: spawn(port, &folder, &options), port, folder, options };
-        server.answers().await;
-        server
+        for _ in 0..5 {
+            let port = free_port();
+            let process = spawn(port, &folder, &options);
+            let mut server = Self { process, port, folder: folder.clone(), options: options.clone() };
+            if server.answers().await {
+                return server;
+            }
+            // Somebody else took the port; dropping the value removes the folder.
+            drop(server);
+            std::fs::create_dir(&folder).expect("a temporary folder");
+        }
+        panic!("redis-server does not start");
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -46,7 +54,7 @@ impl Server {
     pub(super) async fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.folder, &self.options);
-        self.answers().await;
+        assert!(self.answers().await, "redis-server does not start again");
     }
 
     /// STOP makes it hang, CONT makes it go on.
@@ -68,14 +76,19 @@ impl Server {
         raw(&self.url()).await
     }
 
-    async fn answers(&mut self) {
+    /// Waits until this very process answers. False when it ended instead.
+    async fn answers(&mut self) -> bool {
         let client = redis::Client::open(self.url()).expect("a redis URL");
-        eventually("redis-server answers", async || match client.get_multiplexed_async_connection().await {
-            Ok(mut connection) => redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok(),
-            Err(_) => false,
+        let own = format!("process_id:{}\r", self.process.id());
+        let mut running = true;
+        eventually("redis-server answers", async || {
+            running = self.process.try_wait().expect("its state is known").is_none();
+            let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return !running };
+            let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await;
+            !running || info.is_ok_and(|info| info.contains(&own))
         })
         .await;
-        assert!(self.process.try_wait().expect("its state is known").is_none(), "redis-server ended by itself");
+        running
     }
 }
 
