@@ -8,3 +8,4 @@ mod people;
 mod processes;
 mod registry;
 mod storage;
+mod surface;
