@@ -21,7 +21,7 @@ use touchline_storage::{CreateUser, External, NewUser};
 use uuid::Uuid;
 
 const NO_TOKEN: &str = "send an access token in the header: authorization: Bearer <access token>";
-const EXPIRED: &str = "the access token has expired: refresh it";
+pub const EXPIRED: &str = "the access token has expired: refresh it";
 const REFUSED: &str = "the access token is not valid: log in again";
 
 /// Who asks.

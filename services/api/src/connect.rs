@@ -2,14 +2,14 @@
 
 use crate::{
     Api,
-    auth::Caller,
+    auth::{Caller, EXPIRED},
     client_address::ClientAddress,
     error::{Error, Problem},
     extract::Json,
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 use touchline_auth::TICKET_LIFE;
 use touchline_ids::DeviceId;
 use utoipa::ToSchema;
@@ -64,6 +64,10 @@ pub async fn connect(
     Json(body): Json<ConnectBody>,
 ) -> Result<axum::Json<ConnectAnswer>, Error> {
     api.limits.check_connect(caller.user, address)?;
+    // The clock leeway of the access token does not stretch the socket's life: it would be closed at once.
+    if caller.token_expires <= SystemTime::now() {
+        return Err(Error::Unauthenticated(EXPIRED));
+    }
     let chosen = api.placement.choose(&api.directory.view(), CANDIDATES);
     let gateways: Vec<_> = chosen.iter().map(|lease| GatewayUrl { url: lease.public_url.clone() }).collect();
     if gateways.is_empty() {

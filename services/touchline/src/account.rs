@@ -83,7 +83,8 @@ impl Account {
         }
     }
 
-    async fn renew(&mut self) -> Result<bool, ClientError> {
+    /// Gets a new access token. False when there is nothing to get one with.
+    pub(crate) async fn renew(&mut self) -> Result<bool, ClientError> {
         let Some(login) = &mut self.login else { return Ok(false) };
         let renewed = match login.nobody.refresh(&login.refresh_token).await {
             Err(error) if error.status() == Some(401) => login.nobody.log_in(&login.handle, &login.password).await?,

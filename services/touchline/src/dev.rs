@@ -16,6 +16,7 @@ use touchline_config::Flag;
 use touchline_mesh::Shutdown;
 use touchline_registry::{MemoryRegistry, Registry};
 use touchline_storage::Storage;
+use touchline_telemetry::Format;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,6 +114,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut config = arguments.source.load(&flags, rules)?.config;
     // Nobody else needs to find it.
     config.gateway.grpc = local(0);
+    if config.telemetry.format == Format::Auto {
+        config.telemetry.format = Format::Text;
+    }
     let lock = data_dir.lock()?;
     touchline_auth::create_key_files(&data_dir.signing_key(), &data_dir.public_keys())?;
     life::serve(&config.telemetry, async |shutdown| {

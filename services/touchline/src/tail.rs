@@ -2,6 +2,7 @@
 
 mod log;
 mod screen;
+mod session;
 
 use crate::{
     account::{self, Account},
@@ -10,9 +11,10 @@ use crate::{
 };
 use log::Log;
 use screen::Screen;
-use std::{io::Write as _, time::Duration};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
-use touchline_client::{ClientError, Closed, Connect, Frame, Socket};
+use session::Session;
+use std::{convert::Infallible, io::Write as _, time::Duration};
+use tokio::time::sleep;
+use touchline_client::{ClientError, Closed, Connect, Socket};
 use touchline_ids::{ConnectionNumber, DeviceId};
 use uuid::Uuid;
 
@@ -25,10 +27,6 @@ Examples:
 
 It is a device of its own: it acks what it prints, reconnects when the connection breaks and catches up.";
 
-/// How long a missing message may be late before it is fetched.
-const HOLE_PATIENCE: Duration = Duration::from_millis(200);
-/// At most one ack in this time.
-const ACK_EVERY: Duration = Duration::from_secs(1);
 /// How much of a channel that appears later is shown; the server's limit. It was made while we watched.
 const RECENT_OF_NEW: u32 = 50;
 
@@ -89,6 +87,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 Ok(never) => match never {},
                 Err(end) => end,
             };
+            if end.needs_a_new_token() {
+                let _ = tail.account.renew().await;
+            }
             let delay = match &end {
                 End::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
                 _ if end.is_final() => return Err(end.into()),
@@ -103,48 +104,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 impl Tail {
     /// One socket, from the ticket to its end.
-    async fn session(&mut self) -> Result<std::convert::Infallible, End> {
-        let mut socket = self.open().await?;
+    async fn session(&mut self) -> Result<Infallible, End> {
+        let socket = self.open().await?;
         // After `ready`, always: what was stored before is in the sync, what is stored after it is pushed.
         self.sync().await?;
-        let mut heartbeat = interval_at(Instant::now() + socket.heartbeat(), socket.heartbeat());
-        let mut acks = interval(ACK_EVERY);
-        for timer in [&mut heartbeat, &mut acks] {
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
-        let mut heard = Instant::now();
-        let mut hole: Option<Instant> = None;
-        let mut moving: Option<Instant> = None;
-        loop {
-            tokio::select! {
-                text = socket.next_text() => {
-                    heard = Instant::now();
-                    if let Some(after) = self.frame(&text?).await? {
-                        moving = Some(heard + after);
-                    }
-                    hole = self.log.has_hole().then(|| hole.unwrap_or(heard + HOLE_PATIENCE));
-                }
-                () = sleep_until(hole.unwrap_or(heard)), if hole.is_some() => {
-                    hole = None;
-                    self.sync().await?;
-                }
-                () = sleep_until(moving.unwrap_or(heard)), if moving.is_some() => return Err(End::Moved),
-                _ = acks.tick() => {
-                    let unacked = self.log.take_unacked();
-                    if !unacked.is_empty() {
-                        socket.ack(&unacked).await?;
-                    }
-                }
-                _ = heartbeat.tick() => {
-                    // It lasted: a gateway that lets everybody in and drops them at once is not tried ever faster.
-                    self.backoff.reset();
-                    if heard.elapsed() > socket.heartbeat() * 5 / 2 {
-                        return Err(Closed { code: 1006, reason: "silence".into() }.into());
-                    }
-                    socket.ping().await?;
-                }
-            }
-        }
+        Session::new(self, socket).run().await
     }
 
     /// A socket at the first gateway that answers.
@@ -185,26 +149,6 @@ impl Tail {
             }
         }
     }
-
-    /// Takes a frame; answers with the time to leave in, if that is what it says.
-    async fn frame(&mut self, text: &str) -> Result<Option<Duration>, End> {
-        let frame = Frame::parse(text);
-        if let Frame::Message(message) = frame {
-            for message in self.log.take(message) {
-                self.screen.show(&mut self.account, &message).await?;
-            }
-            return Ok(None);
-        }
-        self.screen.show_frame(text)?;
-        match frame {
-            Frame::Reconnect { after_ms } => return Ok(Some(Duration::from_millis(after_ms))),
-            Frame::Error { code, message } => {
-                let _ = writeln!(std::io::stderr(), "the gateway says: {message} ({code})");
-            }
-            _ => {}
-        }
-        Ok(None)
-    }
 }
 
 impl End {
@@ -219,6 +163,11 @@ impl End {
             }
             Self::Output(_) => true,
         }
+    }
+
+    /// Whether the gateway no longer takes our word. An api may accept an access token a little longer.
+    fn needs_a_new_token(&self) -> bool {
+        matches!(self, Self::Closed(Closed { code: 4001 | 4011, .. }))
     }
 
     fn retry_after(&self) -> Duration {

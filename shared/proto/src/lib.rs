@@ -6,7 +6,12 @@ pub mod convert;
 
 /// `touchline.push.v1`: api → gateway. The proto file is the specification.
 pub mod push {
-    #[expect(missing_docs, clippy::all, reason = "generated; the proto file carries the comments")]
+    #[expect(
+        missing_docs,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated; the proto file carries the comments"
+    )]
     mod generated {
         tonic::include_proto!("touchline.push.v1");
     }

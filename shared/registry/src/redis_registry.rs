@@ -2,6 +2,7 @@
 
 mod connector;
 mod link;
+mod pipeline;
 mod slots;
 
 use crate::{
@@ -9,7 +10,8 @@ use crate::{
     TICKET_MEMORY,
     keys::{Keys, Script, Scripts, decode_lease, decode_route, encode_lease, encode_route, milliseconds, seconds},
 };
-use link::{Answers, Call, Link, Make, unavailable};
+use link::{Answers, Link, unavailable};
+use pipeline::{Call, Make};
 use redis::{Cmd, FromRedisValue, ServerErrorKind, Value, cmd, from_redis_value};
 use slots::Master;
 use std::{

@@ -180,16 +180,13 @@ fn seqs(entries: &[Entry]) -> Vec<i64> {
 }
 
 /// What each of the tasks answered, run at the same time.
-async fn at_once<T, F>(tasks: impl IntoIterator<Item = F>) -> Result<Vec<T>>
+fn at_once<T, F>(tasks: impl IntoIterator<Item = F>) -> impl Future<Output = Result<Vec<T>>>
 where
     F: Future<Output = Result<T>> + Send + 'static,
     T: Send + 'static,
 {
-    let mut set = JoinSet::new();
-    for task in tasks {
-        set.spawn(task);
-    }
-    set.join_all().await.into_iter().collect()
+    let running: JoinSet<_> = tasks.into_iter().collect();
+    async move { running.join_all().await.into_iter().collect() }
 }
 
 #[cfg(test)]

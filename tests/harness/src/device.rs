@@ -1,11 +1,11 @@
 //! A device: one connected socket that collects what it gets, so that a test can wait for it.
 
 use crate::Sighting;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, interval_at, sleep_until, timeout},
+    time::{Instant, interval_at, sleep, sleep_until, timeout},
 };
 use touchline_client::{Closed, Frame, Message, Socket};
 use touchline_ids::{ChannelId, DeviceId, Seq};
@@ -13,10 +13,25 @@ use touchline_mesh::Shutdown;
 
 /// How long a test waits for something that must come. Only a failing test waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at what only shows when one looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// PROTOCOL.md: a client acks at most once a second per socket.
 const ACK_EVERY: Duration = Duration::from_secs(1);
 /// Orders that may wait for a device's task.
 const ORDERS: usize = 16;
+
+/// Looks until it is so, for what has no event to wait for.
+///
+/// # Errors
+/// When it is not so before [`DEADLINE`], or looking fails.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so().await? {
+        ensure!(Instant::now() < deadline, "not in time: {what}");
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
 
 /// A connected device. Dropping it cuts its connection without a goodbye.
 #[derive(Debug)]

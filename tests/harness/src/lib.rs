@@ -16,7 +16,7 @@ mod stack;
 
 pub use builder::Builder;
 pub use checker::{Checker, Sighting, Verdict};
-pub use device::{DEADLINE, Device};
+pub use device::{DEADLINE, Device, eventually};
 pub use inbox::Inbox;
 pub use people::Person;
 pub use process::{Process, binary};

@@ -1,17 +1,20 @@
-//! The way to Redis: one shared connection, got again from the pool when it broke, and pipelines that know a Cluster.
+//! The way to Redis: one shared connection, got again from the pool when it broke.
 
 use super::{
     connector::{Connection, Connector, Opened, PATIENCE},
-    slots::{self, Master, SlotMap},
+    pipeline::{
+        Call, IN_FLIGHT, Make, Part, is_about_slots, is_of_a_wrong_server, one_by_one, pack, server_pipeline, to,
+    },
+    slots::{Master, SlotMap},
 };
 use crate::{RegistryError, Settings};
 use deadpool::managed::{Pool, Timeouts};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use redis::{
-    Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
+    Cmd, ErrorKind, RedisError, Value,
+    aio::ConnectionLike,
     cluster_async::ClusterConnection,
-    cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
 };
 use std::{
     sync::{Arc, RwLock},
@@ -19,31 +22,10 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-/// Calls in one pipeline. Measured for look-ups of 10,000: no slower than one pipeline of all, and others get a turn.
-const CHUNK: usize = 1_000;
-/// Pipelines on their way to one server at a time; the next is packed while these are answered.
-const IN_FLIGHT: usize = 4;
-/// Calls one by one on their way at a time, when a Cluster refused a pipeline.
-const SINGLES_IN_FLIGHT: usize = 128;
 /// What each further call of a long pipeline adds to the patience.
 const PATIENCE_PER_CALL: Duration = Duration::from_micros(50);
 /// After a failed attempt to connect, callers are refused for this long instead of queueing up for the next.
 const REST: Duration = Duration::from_millis(50);
-
-/// Makes the call at an index; see [`Link::pipelined`].
-pub(super) type Make<'a> = &'a (dyn Fn(usize) -> Call + Sync);
-
-/// A command on one key. Must be harmless when sent twice: a broken connection does not tell whether it was.
-pub(super) struct Call {
-    slot: u16,
-    command: Cmd,
-}
-
-impl Call {
-    pub(super) fn new(key: &[u8], command: Cmd) -> Self {
-        Self { slot: slots::slot(key), command }
-    }
-}
 
 /// Values in the order of the calls, and the serial of the connection that brought them.
 pub(super) struct Answers {
@@ -55,29 +37,6 @@ pub(super) struct Answers {
 pub(super) struct NodeAnswer {
     pub(super) master: Master,
     pub(super) values: Vec<Value>,
-}
-
-/// What one master is asked, and at which positions the answers belong.
-struct Part {
-    slot: u16,
-    indexes: Vec<usize>,
-    pipelines: Vec<Pipeline>,
-}
-
-impl Part {
-    fn new(slot: u16) -> Self {
-        Self { slot, indexes: Vec::new(), pipelines: Vec::new() }
-    }
-
-    fn push(&mut self, index: usize, command: Cmd) {
-        if self.indexes.len().is_multiple_of(CHUNK) {
-            self.pipelines.push(Pipeline::new());
-        }
-        self.indexes.push(index);
-        if let Some(pipeline) = self.pipelines.last_mut() {
-            pipeline.add_command(command);
-        }
-    }
 }
 
 /// The way to Redis; clones of its one connection carry every command.
@@ -270,11 +229,7 @@ impl Link {
 
     /// Stops using a connection on which something failed that another one may do better.
     fn failed(&self, opened: &Opened, error: RedisError) -> RegistryError {
-        // A demoted or starting server answers, and pings: only another connection finds the present master.
-        let wrong_server = matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
-        );
+        let wrong_server = matches!(error.kind(), ErrorKind::Server(kind) if is_of_a_wrong_server(kind));
         if error.is_unrecoverable_error() || error.is_timeout() || wrong_server {
             self.forget(opened.serial);
         }
@@ -308,52 +263,6 @@ impl Link {
             }
         }
     }
-}
-
-async fn server_pipeline(
-    connection: &MultiplexedConnection,
-    count: usize,
-    make: Make<'_>,
-) -> Result<Vec<Value>, RedisError> {
-    stream::iter((0..count).step_by(CHUNK))
-        .map(|start| {
-            let pipeline = pack((start..count.min(start + CHUNK)).map(|index| make(index).command));
-            let (mut connection, count) = (connection.clone(), pipeline.len());
-            async move { connection.req_packed_commands(&pipeline, 0, count).await }
-        })
-        .buffered(IN_FLIGHT)
-        .try_concat()
-        .await
-}
-
-async fn one_by_one(connection: &ClusterConnection, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
-    stream::iter(commands)
-        .map(|command| {
-            let mut connection = connection.clone();
-            async move { connection.req_packed_command(&command).await }
-        })
-        .buffered(SINGLES_IN_FLIGHT)
-        .try_collect()
-        .await
-}
-
-fn pack(commands: impl ExactSizeIterator<Item = Cmd>) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(commands.len());
-    for command in commands {
-        pipeline.add_command(command);
-    }
-    pipeline
-}
-
-/// To the master of the slot.
-fn to(slot: u16) -> SingleNodeRoutingInfo {
-    SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master))
-}
-
-/// Whether a pipeline failed because keys in it lie elsewhere: its calls, one by one, each find their own way.
-fn is_about_slots(error: &RedisError) -> bool {
-    use ServerErrorKind::{Ask, ClusterDown, CrossSlot, Moved, TryAgain};
-    matches!(error.kind(), ErrorKind::Server(Ask | ClusterDown | CrossSlot | Moved | TryAgain))
 }
 
 pub(super) fn unavailable(error: RedisError) -> RegistryError {

@@ -3,6 +3,7 @@ use super::{
 };
 use crate::{Action, Appended, Changed, Cursor, Kind, Role, Storage, error::Result};
 use serde_json::json;
+use tokio::task::JoinSet;
 use touchline_ids::{Seq, UserId};
 
 pub async fn a_new_member_sees_from_the_joined_entry_on(one: Storage, two: Storage) -> Result<()> {
@@ -69,10 +70,9 @@ pub async fn who_is_removed_sends_nothing_after_it(one: Storage, two: Storage) -
     let [ada, bob] = users(&one).await?;
     let id = channel(&one, ada, &[bob]).await?;
     for _ in 0..25 {
-        let kick = tokio::spawn({
-            let two = two.clone();
-            async move { remove(&two, id, ada, bob).await }
-        });
+        let other = two.clone();
+        let mut kick = JoinSet::new();
+        kick.spawn(async move { remove(&other, id, ada, bob).await });
         let mut sent = Vec::new();
         loop {
             match append(&one, vec![message(id, bob, "still here")]).await?.remove(0) {
@@ -80,7 +80,7 @@ pub async fn who_is_removed_sends_nothing_after_it(one: Storage, two: Storage) -
                 other => break assert_eq!(other, Appended::NotAMember),
             }
         }
-        let left = kick.await.expect("did not panic")?;
+        let left = kick.join_all().await.remove(0)?;
         assert!(sent.iter().all(|seq| *seq < left), "{sent:?} {left}");
         add(&two, id, ada, bob).await?;
     }

@@ -152,9 +152,12 @@ async fn every_operation_answers_every_kind_of_caller_as_the_matrix_says() -> Re
         for (column, caller) in CALLERS.iter().enumerate() {
             let channel = world.channel().await?;
             let unique = format!("u{}", &Uuid::now_v7().simple().to_string()[12..]);
-            let login = world.stack.client(0).log_in("owner", PASSWORD).await?;
+            let refresh_token = match row.path {
+                "/v1/sessions/refresh" => world.stack.client(0).log_in("owner", PASSWORD).await?.refresh_token,
+                _ => String::new(),
+            };
             let (bystander, newcomer) = (world.bystander.id, world.newcomer.id);
-            let scene = Scene { channel, bystander, newcomer, refresh_token: &login.refresh_token, unique };
+            let scene = Scene { channel, bystander, newcomer, refresh_token: &refresh_token, unique };
             let path = row.path.replace("{id}", &channel.to_string());
             let path = path.replace("{user_id}", &scene.bystander.to_string());
             let person = world.callers[column].as_ref();

@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures_util::future::try_join_all;
 use serde_json::json;
 use touchline_client::{Frame, NewMessage};
-use touchline_harness::{Checker, Inbox, Sighting, Stack};
+use touchline_harness::{Checker, Inbox, Sighting, Stack, eventually};
 use touchline_ids::Seq;
 
 /// Every way we run: one process; processes on one Redis; processes on a Redis Cluster.
@@ -200,5 +200,92 @@ async fn a_new_member_starts_where_they_joined() -> Result<()> {
     let history = carol.client().history(channel, Some(Seq(0)), None, None).await?;
     let seqs: Vec<Seq> = history.messages.iter().map(|message| message.seq).collect();
     assert_eq!(seqs, [joined.seq, hello.seq]);
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_socket_is_closed_4010_and_loses_nothing_after_sync() -> Result<()> {
+    /// More than what the kernel and the queue hold between a gateway and a device that does not read.
+    const MESSAGES: usize = 350;
+    const LENGTH: usize = 48_000;
+    // The goodbye waits for the reader, however slow this machine is.
+    let stack = Stack::local().gateway(|gateway| gateway.times.close_ms = 60_000).start().await?;
+    let [alice, bob, carol] = stack.sign_up_all(["alice", "bob", "carol"]).await?;
+    let channel = stack.channel(&[&alice, &bob, &carol]).await?;
+    let (slow, fast) = (bob.device("phone").await?, carol.device("phone").await?);
+    let mut inbox = Inbox::new();
+    inbox.sync(&bob).await?;
+
+    let checker = Checker::new();
+    slow.stop_reading().await?;
+    let text = "x".repeat(LENGTH);
+    for _ in 0..MESSAGES {
+        let sent = alice.send(channel, &text).await?;
+        checker.accepted(sent);
+        fast.expect(sent).await?;
+    }
+    slow.read_again().await?;
+    assert_eq!(slow.closed().await?.code, 4010);
+
+    inbox.take(&slow.messages());
+    assert!(inbox.end(channel) < checker.seqs(channel).last().copied(), "it missed some");
+    let phone = bob.device("phone").await?;
+    inbox.sync(&bob).await?;
+    let after = alice.send(channel, "after").await?;
+    checker.accepted(after);
+    inbox.take(&[phone.expect(after).await?]);
+    let mut shown = inbox.shown();
+    shown.retain(|sighting| sighting.seq > Seq(1));
+    assert!(checker.judge(&[channel], &shown).is_exact(), "{}", checker.judge(&[channel], &shown));
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_ack_gets_one_notification_and_nobody_else_does() -> Result<()> {
+    for stack in [Stack::local(), Stack::processes(1, 2)] {
+        // Sooner than by default; the order of things is the same.
+        let quick = |api: &mut touchline_api::Config| (api.ack_wait_ms, api.second_look_ms) = (1_500, 500);
+        let stack = stack.api(quick).start().await?;
+        let [alice, bob, carol, dave] = stack.sign_up_all(["alice", "bob", "carol", "dave"]).await?;
+        let acks = bob.device("phone").await?;
+        let silent = carol.silent_device("phone").await?;
+        let channel = stack.channel(&[&alice, &bob, &carol, &dave]).await?;
+        let first = alice.send(channel, "hello").await?;
+        let second = alice.send(channel, "anybody").await?;
+        for device in [&acks, &silent] {
+            device.expect(second).await?;
+        }
+        let away = [carol.id, dave.id];
+        eventually("carol and dave are to be notified of both", async || {
+            let rows = stack.storage().pending_notifications(channel).await?;
+            Ok(away.iter().all(|user| rows.iter().any(|row| row.0 == *user && row.1 == second.seq)))
+        })
+        .await?;
+        let rows = stack.storage().pending_notifications(channel).await?;
+        assert!(rows.iter().all(|row| away.contains(&row.0)), "{rows:?}: neither the sender nor who acked");
+        assert_eq!(rows.len(), 2, "one row per user");
+        assert!(first.seq < second.seq);
+        stack.stop().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_push_notifies_nobody() -> Result<()> {
+    let quick = |api: &mut touchline_api::Config| (api.ack_wait_ms, api.second_look_ms) = (500, 100);
+    let stack = Stack::local().api(quick).start().await?;
+    let [alice, bob] = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&[&alice, &bob]).await?;
+    let other = stack.channel(&[&alice, &bob]).await?;
+    let quiet = NewMessage { no_push: true, ..NewMessage::new("psst") };
+    alice.client().send(channel, &quiet).await?;
+    // The one after it has come so far that it is noted down: so has the one before.
+    alice.send(other, "hey").await?;
+    eventually("bob is to be notified of the other", async || {
+        Ok(!stack.storage().pending_notifications(other).await?.is_empty())
+    })
+    .await?;
+    let rows = stack.storage().pending_notifications(channel).await?;
+    assert!(rows.iter().all(|row| row.1 == Seq(1)), "{rows:?}");
     stack.stop().await
 }

@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
 mod authorization;
 mod bad_input;
 mod binary;
@@ -8,3 +10,4 @@ mod people;
 mod processes;
 mod registry;
 mod storage;
+mod surface;

@@ -1,12 +1,13 @@
 //! What happens to processes: killed, hanging, stopped. One checker judges every run: lost, duplicated, out of order.
 
+use crate::registry::servers::Server;
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use touchline_client::Frame;
-use touchline_harness::{Checker, DEADLINE, Device, Inbox, Person, Stack};
-use touchline_ids::ChannelId;
+use touchline_harness::{Checker, Device, Inbox, Person, Stack, eventually};
+use touchline_ids::{ChannelId, Seq};
 
 /// A person's phone as an application runs it: it reconnects and syncs.
 struct Phone {
@@ -88,11 +89,10 @@ async fn a_gateway_that_starts_again_is_found_again() -> Result<()> {
     stack.start_gateway(0).await?;
 
     // The api names the dead address until it looks again.
-    let deadline = Instant::now() + DEADLINE;
-    while bob.ticket(phone.device.name()).await?.gateways[0].url != stack.gateway_url(0) {
-        anyhow::ensure!(Instant::now() < deadline, "the api never names the new address");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the api names the new address", async || {
+        Ok(bob.ticket(phone.device.name()).await?.gateways[0].url == stack.gateway_url(0))
+    })
+    .await?;
     phone.reconnect().await?;
     let after = alice.send(channel, "after").await?;
     checker.accepted(after);
@@ -148,7 +148,7 @@ async fn what_a_killed_api_accepted_is_delivered_by_the_other() -> Result<()> {
         }
     }
     // What was stored without an answer counts as accepted now.
-    let history = people[0].client().history(channel, Some(touchline_ids::Seq(1)), None, Some(200)).await?;
+    let history = people[0].client().history(channel, Some(Seq(1)), None, Some(200)).await?;
     history.messages.iter().for_each(|message| checker.accepted(message.into()));
     assert_eq!((checker.conflicts(), checker.holes(channel)), (vec![], vec![]));
     for phone in &mut phones {
@@ -202,8 +202,63 @@ async fn a_stopping_api_finishes_what_it_accepted() -> Result<()> {
     for seq in checker.seqs(channel) {
         phone.device.expect_seq(channel, seq).await?;
     }
-    let history = people[0].client().history(channel, Some(touchline_ids::Seq(1)), None, Some(200)).await?;
+    let history = people[0].client().history(channel, Some(Seq(1)), None, Some(200)).await?;
     history.messages.iter().for_each(|message| checker.accepted(message.into()));
     phone.is_exact(&checker, channel).await?;
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_connected_devices_still_get_everything() -> Result<()> {
+    let mut redis = Server::start(&[]).await;
+    let stack = Stack::processes(1, 2).registry(&[redis.url()]).start().await?;
+    let people = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&people.each_ref()).await?;
+    let mut phones = Vec::new();
+    for (index, person) in people.iter().enumerate() {
+        phones.push(Phone::at(person, stack.gateway_url(index)).await?);
+    }
+    let checker = Checker::new();
+    redis.kill();
+    for number in 0..10 {
+        let sent = people[0].send(channel, &number.to_string()).await?;
+        checker.accepted(sent);
+        for phone in &phones {
+            phone.device.expect(sent).await?;
+        }
+    }
+    redis.restart().await;
+    let after = people[0].send(channel, "after").await?;
+    checker.accepted(after);
+    for phone in &mut phones {
+        phone.device.expect(after).await?;
+        phone.is_exact(&checker, channel).await?;
+    }
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_forgot_everything_is_filled_again() -> Result<()> {
+    let redis = Server::start(&[]).await;
+    let stack = Stack::processes(1, 2).registry(&[redis.url()]).start().await?;
+    let people = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&people.each_ref()).await?;
+    let mut phones = Vec::new();
+    for (index, person) in people.iter().enumerate() {
+        phones.push(Phone::at(person, stack.gateway_url(index)).await?);
+    }
+    let checker = Checker::new();
+    redis.run::<()>("FLUSHALL").await?;
+    for phone in &phones {
+        eventually("a message is pushed again", async || {
+            let sent = people[0].send(channel, "is anybody there").await?;
+            checker.accepted(sent);
+            Ok(phone.device.sightings().iter().any(|sighting| checker.knows(*sighting)))
+        })
+        .await?;
+    }
+    for phone in &mut phones {
+        phone.is_exact(&checker, channel).await?;
+    }
     stack.stop().await
 }

@@ -2,7 +2,7 @@
 //! restart, hang, fail over and move slots.
 
 mod faults;
-mod servers;
+pub(crate) mod servers;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use std::sync::Arc;

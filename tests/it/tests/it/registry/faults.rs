@@ -65,6 +65,19 @@ async fn a_server_that_hangs_is_an_error_and_the_same_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn a_demoted_server_is_left_for_whoever_is_master_now() {
+    let server = Server::start(&[]).await;
+    let redis = Redis::at(Mode::Single, vec![server.url()]).await;
+    let (lease, session) = settled(&*redis.registry).await;
+    // A replica of nobody: it answers everything but writes.
+    server.run::<()>("REPLICAOF 127.0.0.1 1").await.unwrap();
+    redis.registry.register(std::slice::from_ref(&session)).await.unwrap_err();
+    server.run::<()>("REPLICAOF NO ONE").await.unwrap();
+    redis.registry.register(std::slice::from_ref(&session)).await.unwrap();
+    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing, "over another connection");
+}
+
+#[tokio::test]
 async fn the_acl_rules_that_keys_rs_names_are_enough() {
     let server = Server::start(&[]).await;
     let rules = "ACL SETUSER touchline on >hunter2 ~tl:* resetchannels -@all +@read +@write +@scripting \

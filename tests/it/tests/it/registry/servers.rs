@@ -10,7 +10,7 @@ use std::{
 };
 
 /// One redis-server process on 127.0.0.1 with a folder of its own. Ends with the value.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Child,
     port: u16,
     folder: PathBuf,
@@ -19,7 +19,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one that keeps its data over restarts. `options` are lines of redis.conf.
-    pub(super) async fn start(options: &[&str]) -> Self {
+    pub(crate) async fn start(options: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("touchline-redis-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).expect("a temporary folder");
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
@@ -37,34 +37,34 @@ impl Server {
         panic!("redis-server does not start");
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.kill().expect("it was running");
         self.process.wait().expect("it ends");
     }
 
     /// Kills it first, unless that was done.
-    pub(super) async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.kill();
         self.process = spawn(self.port, &self.folder, &self.options);
         assert!(self.answers().await, "redis-server does not start again");
     }
 
     /// STOP makes it hang, CONT makes it go on.
-    pub(super) fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.process.id().to_string()).status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Runs a command on it.
-    pub(super) async fn run<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+    pub(crate) async fn run<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
         let mut cmd = redis::Cmd::new();
         for arg in command.split(' ') {
             cmd.arg(arg);
@@ -85,7 +85,9 @@ impl Server {
             running = self.process.try_wait().expect("its state is known").is_none();
             let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return !running };
             let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await;
-            !running || info.is_ok_and(|info| info.contains(&own))
+            // It tells while it still loads its data; a ping waits for that.
+            let loaded = redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok();
+            !running || loaded && info.is_ok_and(|info| info.contains(&own))
         })
         .await;
         running
@@ -129,7 +131,7 @@ fn free_port() -> u16 {
 }
 
 /// Three masters that share all slots, and nobody else.
-pub(super) async fn cluster() -> Vec<Server> {
+pub(crate) async fn cluster() -> Vec<Server> {
     let options = ["cluster-enabled yes", "cluster-node-timeout 2000", "cluster-require-full-coverage no"];
     let mut servers = Vec::new();
     for (first, last) in [(0, 5_460), (5_461, 10_922), (10_923, 16_383)] {
@@ -154,7 +156,7 @@ pub(super) async fn cluster() -> Vec<Server> {
 }
 
 /// Waits until `happens`, half a minute at most.
-pub(super) async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut happens: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !happens().await {
         assert!(Instant::now() < deadline, "never happened: {what}");
