@@ -69,11 +69,12 @@ pub(crate) async fn serve() -> Result<()> {
             accepted = listener.accept() => {
                 let stream = accepted?.0;
                 let (life, collected) = (life.clone(), collected.clone());
-                // The handshake's future is large: the session lives in a task of its own, as in the gateway.
-                sessions.push(life.clone().spawn(async move {
+                // The handshake's future is large: the session lives in a task of its own, and both are boxed, so that
+                // a finished handshake leaves nothing behind.
+                sessions.push(life.clone().spawn(Box::pin(async move {
                     let socket = handshake(stream).await?;
-                    anyhow::Ok(life.spawn(session(socket, collected)))
-                }));
+                    anyhow::Ok(life.spawn(Box::pin(session(socket, collected))))
+                })));
             }
             order = orders.next_line() => match order? {
                 Some(order) => break order,

@@ -4,6 +4,9 @@ use crate::Options;
 use hdrhistogram::Histogram;
 use std::{fmt::Write as _, time::Duration};
 
+/// Times are told apart up to a minute, in nanoseconds.
+const LONGEST: u64 = 60_000_000_000;
+
 /// One run of messages.
 pub(crate) struct Fanout {
     name: &'static str,
@@ -28,7 +31,7 @@ impl Fanout {
         cpu: Vec<(&'static str, Duration)>,
         nanoseconds: Vec<u64>,
     ) -> Self {
-        let mut times = Histogram::new(3).expect("three digits are allowed");
+        let mut times = Histogram::new_with_max(LONGEST, 3).expect("bounds and digits are allowed");
         for nanoseconds in nanoseconds {
             times.saturating_record(nanoseconds);
         }
