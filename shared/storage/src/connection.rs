@@ -225,3 +225,42 @@ fn postgres(url: &str, max_connections: u32, limits: &'static [(&str, &str)]) ->
         });
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::{ConnectionTrait, Statement};
+
+    async fn pragma(connection: &impl ConnectionTrait, sql: &str) -> Result<String> {
+        let statement = Statement::from_sql_and_values(DbBackend::Sqlite, sql, []);
+        let row = connection.query_one_raw(statement).await?.expect("one row");
+        let number = row.try_get_by_index::<i64>(0).map(|number| number.to_string());
+        Ok(number.or_else(|_| row.try_get_by_index::<String>(0))?)
+    }
+
+    #[tokio::test]
+    async fn sqlite_keeps_what_it_committed_and_has_one_writer() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/touchline.db", folder.path().display());
+        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await?;
+        assert_eq!(pragma(&storage.writer, "PRAGMA journal_mode").await?, "wal");
+        assert_eq!(pragma(&storage.writer, "PRAGMA synchronous").await?, "2", "full");
+        assert_eq!(pragma(&storage.writer, "PRAGMA foreign_keys").await?, "1");
+        assert_eq!(pragma(&storage.reader, "PRAGMA query_only").await?, "1");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_sqlite_transaction_that_writes_takes_the_lock_when_it_begins() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/touchline.db", folder.path().display());
+        let settings = Settings { url, max_connections: 1 };
+        let (one, two) = (Storage::connect(&settings).await?, Storage::connect(&settings).await?);
+        // It has neither read nor written yet, and holds the other up already.
+        let first = one.begin().await?;
+        assert!(matches!(two.begin().await, Err(StorageError::Unavailable(_))));
+        first.rollback().await?;
+        two.begin().await?.rollback().await?;
+        Ok(())
+    }
+}

@@ -5,9 +5,15 @@
 mod authorization;
 mod bad_input;
 mod binary;
+mod channels;
+mod connect;
 mod delivery;
+mod fan_out;
+mod limits;
 mod people;
 mod processes;
 mod registry;
+mod secrets;
+mod send;
 mod storage;
 mod surface;
