@@ -4,9 +4,10 @@ use anyhow::{Context as _, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use touchline_client::NewMessage;
 use touchline_harness::Stack;
-use touchline_ids::Seq;
+use touchline_ids::{ChannelId, Seq};
 
 fn fields(value: &Value) -> Vec<&str> {
     value.as_object().map(|object| object.keys().map(String::as_str).collect()).unwrap_or_default()
@@ -20,7 +21,16 @@ async fn a_channel_shows_each_member_where_they_stand() -> Result<()> {
     let made = alice.client().call(Method::POST, "/v1/channels", Some(&body)).await?;
     assert_eq!(fields(&made), ["created_at", "id", "last_seq", "name", "read_seq", "role", "unread"]);
     assert_eq!((&made["name"], &made["role"], &made["last_seq"]), (&json!("lobby"), &json!("owner"), &json!(1)));
-    let channel = made["id"].as_str().context("an id")?.parse()?;
+    let channel: ChannelId = made["id"].as_str().context("an id")?.parse()?;
+    assert_eq!(
+        (channel.0.get_version_num(), made["id"].as_str()),
+        (7, Some(channel.0.hyphenated().to_string().as_str()))
+    );
+    let created_at = made["created_at"].as_str().context("a time")?;
+    assert!(
+        OffsetDateTime::parse(created_at, &Rfc3339)?.offset().is_utc() && created_at.ends_with('Z'),
+        "{created_at}"
+    );
     for text in ["one", "two", "three"] {
         alice.send(channel, text).await?;
     }

@@ -81,7 +81,9 @@ async fn a_socket_ends_with_the_access_token_that_asked_for_it() -> Result<()> {
 #[tokio::test]
 async fn without_the_registry_processes_are_alive_but_not_ready() -> Result<()> {
     let mut redis = Server::start(&[]).await;
-    let stack = Stack::processes(1, 1).registry(&[redis.url()]).start().await?;
+    // A gateway is not ready when its lease has run out: sooner than by default.
+    let stack = Stack::processes(1, 1).gateway(|gateway| gateway.times.lease_ms = 1_000).registry(&[redis.url()]);
+    let stack = stack.start().await?;
     let gateway = stack.gateway_url(0).replacen("ws", "http", 1);
     let bases = [stack.api_url(0).to_owned(), gateway];
     let probe = async |probe: &str| -> Result<Vec<u16>> {

@@ -1,5 +1,5 @@
 //! What nobody may find in anything a process writes: keys, passwords, tokens, tickets, and what people tell each other.
-//! The processes log at debug, and people do what is right and what is not.
+//! The processes log all they can, and people do what is right and what is not.
 
 use crate::registry::servers::Server;
 use anyhow::{Context as _, Result, ensure};
@@ -105,7 +105,7 @@ fn shown_by(name: &str, process: &Process) -> Result<Vec<(String, String)>> {
     let pid = process.pid().context("it runs")?;
     let command_line = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline"))?).into_owned();
     let log = process.log();
-    ensure!(log.contains("DEBUG"), "{name} does not log at debug: {log}");
+    ensure!(log.contains("DEBUG"), "{name} does not log all it can: {log}");
     Ok(vec![(format!("the log of {name}"), log), (format!("the command line of {name}"), command_line)])
 }
 
@@ -142,7 +142,7 @@ async fn processes_write_no_secret_anywhere() -> Result<()> {
         "[database]\nurl_file = \"database-url\"\n\
          [registry]\nmode = \"single\"\nurls = [\"{}\"]\nusername = \"touchline\"\npassword_file = \"redis-password\"\n\
          [api]\nlisten = \"127.0.0.1:0\"\n[gateway]\nws = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\n\
-         [telemetry]\nfilter = \"debug\"\n",
+         [telemetry]\nfilter = \"trace\"\n",
         redis.url()
     );
     fs::write(folder.join("touchline.toml"), format!("{made}{rest}"))?;
@@ -185,7 +185,7 @@ async fn dev_writes_no_secret_anywhere() -> Result<()> {
     let folder = TempDir::with_prefix("touchline-secrets.")?;
     let folder = folder.path();
     for format in ["text", "json"] {
-        fs::write(folder.join("dev.toml"), format!("[telemetry]\nfilter = \"debug\"\nformat = \"{format}\"\n"))?;
+        fs::write(folder.join("dev.toml"), format!("[telemetry]\nfilter = \"trace\"\nformat = \"{format}\"\n"))?;
         let addresses = ["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--data-dir", format];
         let arguments = [&["dev", "--config", "dev.toml"], &addresses[..]].concat();
         let dev = Process::start("dev", folder, &arguments).await?;
