@@ -147,6 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_page_prints_this_table() {
+        let page = include_str!("../../../PROTOCOL.md");
+        let yes = |yes| if yes { "yes" } else { "no" };
+        for rule in CloseCode::ALL.map(CloseCode::rule) {
+            let begin = format!("| {} | `{}` |", rule.code, rule.name);
+            let row = page.lines().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("{begin}"));
+            let wait = match rule.wait {
+                Wait::ForEver => "–",
+                Wait::BackOff => "back-off",
+                Wait::LongestBackOff => "longest back-off",
+            };
+            let end = format!("| {} | {} | {wait} |", yes(rule.reconnect), yes(rule.sync));
+            assert!(row.ends_with(&end), "{row}: {end}");
+        }
+    }
+
+    #[test]
     fn who_does_not_reconnect_does_not_wait_either() {
         for rule in CloseCode::ALL.map(CloseCode::rule) {
             assert_eq!(rule.reconnect, rule.wait != Wait::ForEver, "{}", rule.name);

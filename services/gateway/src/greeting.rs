@@ -8,9 +8,9 @@ use crate::{
     frame::Hello,
     gateway::Gateway,
     session::{Greeting, Received, Session},
-    socket::{self, Ending},
+    socket::{Connection, Ending},
 };
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use std::{panic::AssertUnwindSafe, sync::Arc};
 use tokio::{
     net::TcpStream,
@@ -39,16 +39,20 @@ pub(crate) async fn greet(mut socket: WebSocketStream<TcpStream>, gateway: Arc<G
     let first_ping = gateway.rules.heartbeat.mul_f64(rand::random_range(0.1..=1.0));
     let id = membership.member.session;
     let session = Session::new(id, &gateway.rules, Instant::now(), expires, first_ping);
-    let task = socket::run(socket, session, membership, place, Arc::clone(&gateway));
-    gateway.spawn_session(contained(id, task));
+    let connection = Connection::new(socket, session, membership, place, Arc::clone(&gateway));
+    gateway.spawn_session(contained(id, connection.run()));
 }
 
-/// Runs a session; its panic ends itself and nothing else.
-async fn contained(id: SessionId, task: impl Future<Output = ()>) {
-    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-        // The panic hook has told where.
-        tracing::error!(session.id = %id, "a session panicked; the others go on");
-    }
+/// A session whose panic ends itself and nothing else. Boxed: every async function between here and the runtime would
+/// otherwise hold its own copy of it (measured: 16 KiB for a session of 2).
+fn contained(id: SessionId, session: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
+    let ended = AssertUnwindSafe(session).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            // The panic hook has told where.
+            tracing::error!(session.id = %id, "a session panicked; the others go on");
+        }
+    });
+    ended.boxed()
 }
 
 async fn hello(socket: &mut WebSocketStream<TcpStream>) -> Result<Hello, Ending> {

@@ -61,39 +61,45 @@ struct Wire {
     blocked: Option<Instant>,
 }
 
-struct Connection {
+/// An authenticated socket.
+pub(crate) struct Connection {
     gateway: Arc<Gateway>,
     membership: Membership,
     session: Session,
     wire: Wire,
     renewal: Option<BoxFuture<'static, Result<Instant, Close>>>,
-}
-
-/// Runs a session to its end.
-pub(crate) async fn run(
-    socket: WebSocketStream<TcpStream>,
-    session: Session,
-    membership: Membership,
     place: Place,
-    gateway: Arc<Gateway>,
-) {
-    let wire = Wire { socket, replies: VecDeque::new(), batch: VecDeque::new(), unflushed: false, blocked: None };
-    let mut connection = Connection { gateway, membership, session, wire, renewal: None };
-    let ending = connection.live().await;
-    let Connection { gateway, membership, wire: Wire { mut socket, .. }, .. } = connection;
-    let (session, user, ending_name) = (membership.member.session, membership.user.id, ending.name());
-    if ending.is_misconduct() {
-        tracing::info!(session.id = %session, user.id = %user, ending = ending_name, "a session was cut off");
-    } else {
-        tracing::debug!(session.id = %session, user.id = %user, ending = ending_name, "a session ended");
-    }
-    // First out of the hub, so that pushes are answered "gone" while we say goodbye.
-    drop(membership);
-    ending.carry_out(&mut socket, &gateway).await;
-    drop(place);
 }
 
 impl Connection {
+    pub(crate) fn new(
+        socket: WebSocketStream<TcpStream>,
+        session: Session,
+        membership: Membership,
+        place: Place,
+        gateway: Arc<Gateway>,
+    ) -> Self {
+        let wire = Wire { socket, replies: VecDeque::new(), batch: VecDeque::new(), unflushed: false, blocked: None };
+        Self { gateway, membership, session, wire, renewal: None, place }
+    }
+
+    /// Runs a session to its end. Everything stays where it is in `self`: each move of a part would make every
+    /// session's task larger by that part.
+    pub(crate) async fn run(mut self) {
+        let ending = self.live().await;
+        let (session, user, ending_name) = (self.membership.member.session, self.membership.user.id, ending.name());
+        if ending.is_misconduct() {
+            tracing::info!(session.id = %session, user.id = %user, ending = ending_name, "a session was cut off");
+        } else {
+            tracing::debug!(session.id = %session, user.id = %user, ending = ending_name, "a session ended");
+        }
+        // First out of the hub, so that pushes are answered "gone" while we say goodbye.
+        drop(self.membership);
+        ending.carry_out(&mut self.wire.socket, &self.gateway).await;
+        // Last, so that the socket counts for as long as it is open.
+        drop(self.place);
+    }
+
     async fn live(&mut self) -> Ending {
         let ready = self.session.ready(&self.gateway.rules, Instant::now());
         self.wire.replies.push_back(Message::Text(ready));

@@ -225,3 +225,68 @@ fn postgres(url: &str, max_connections: u32, limits: &'static [(&str, &str)]) ->
         });
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refused(url: &str, max_connections: u32) -> String {
+        match Storage::connect(&Settings { url: url.to_owned(), max_connections }).await {
+            Err(error) => {
+                assert!(matches!(error, StorageError::Settings(_)), "{error}");
+                error.to_string()
+            }
+            Ok(_) => panic!("{url}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_work_are_refused_without_showing_the_password() {
+        for url in [
+            "mysql://u:hunter2@h/d",
+            "postgres://u:hunter2@h:port/d",
+            "u:hunter2",
+            "",
+            "sqlite::memory:",
+            "sqlite://x?mode=memory",
+            "sqlite://x?mode=hunter2",
+        ] {
+            let text = refused(url, 1).await;
+            assert!(!text.contains("u:hunter2"), "{text}");
+        }
+        assert!(refused("sqlite://x", 0).await.contains("max_connections"));
+        let settings = Settings { url: "postgres://u:hunter2@h/d".to_owned(), max_connections: 1 };
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_unavailable() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = format!("sqlite://{}/no/such/folder/touchline.db", folder.path().display());
+        for url in [nowhere, "postgres://postgres@127.0.0.1:1/x".to_owned()] {
+            let answer = Storage::connect(&Settings { url, max_connections: 1 }).await;
+            assert!(matches!(answer, Err(StorageError::Unavailable(_))), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sqlite_keeps_what_it_confirmed_and_its_readers_only_read() {
+        use sea_orm::{
+            ConnectionTrait,
+            sea_query::{Expr, Query},
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/touchline.db", folder.path().display());
+        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await.unwrap();
+        let pragma = async |name: &'static str| -> String {
+            let value = Expr::cust(format!("CAST({name} AS TEXT)"));
+            let select = Query::select().expr_as(value, "value").from(format!("pragma_{name}")).take();
+            storage.writer.query_one(&select).await.unwrap().unwrap().try_get("", "value").unwrap()
+        };
+        assert_eq!(pragma("journal_mode").await, "wal");
+        assert_eq!(pragma("synchronous").await, "2");
+        assert_eq!(pragma("foreign_keys").await, "1");
+        assert!(storage.reader.execute_unprepared("CREATE TABLE x (y INT)").await.is_err());
+        assert!(storage.writer.execute_unprepared("CREATE TABLE x (y INT)").await.is_ok());
+    }
+}

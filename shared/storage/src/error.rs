@@ -100,3 +100,35 @@ fn code_of(error: &DbErr) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_does_not() {
+        // Postgres: lost, too many connections, disk full, shutting down, timed out, dead-locked, no lock, a standby.
+        for code in ["08006", "53300", "53100", "57P01", "57014", "40P01", "40001", "55P03", "25P03", "25006"] {
+            assert!(code_passes(code), "{code}");
+        }
+        // Unique key, foreign key, no such table, syntax, bad text, wrong password.
+        for code in ["23505", "23503", "42P01", "42601", "22021", "28P01"] {
+            assert!(!code_passes(code), "{code}");
+        }
+        // SQLite: busy and three of its kinds, locked, read-only, I/O, full, cannot open.
+        for code in ["5", "261", "517", "773", "6", "8", "10", "13", "14"] {
+            assert!(code_passes(code), "{code}");
+        }
+        // Error, corrupt, constraint and two of its kinds, not a database.
+        for code in ["1", "11", "19", "1555", "2067", "26", ""] {
+            assert!(!code_passes(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_missing_step_is_named_with_the_command_that_applies_it() {
+        let error = StorageError::Schema { pending: vec!["m0001_a".to_owned(), "m0002_b".to_owned()] };
+        let text = "the database lacks these migrations: m0001_a, m0002_b. Run `touchline migrate up`";
+        assert_eq!(error.to_string(), text);
+    }
+}

@@ -51,7 +51,7 @@ fn handmade_ticket(world: &World, user: UserId, lives_for_s: i64) -> String {
     header.typ = Some("ticket+jwt".into());
     header.kid = Some(world.kid.clone());
     let claims = serde_json::json!({
-        "iss": "touchline", "aud": "touchline-gateway", "sub": user.to_string(), "dev": "phone",
+        "iss": "touchline-api", "aud": "touchline-gateway", "sub": user.to_string(), "dev": "phone",
         "jti": "AAAAAAAAAAAAAAAAAAAAAA", "iat": expires - 30, "nbf": expires - 30, "exp": expires, "sx": now + 900,
     });
     let key = jsonwebtoken::EncodingKey::from_ed_pem(world.pem.as_bytes()).expect("a key");

@@ -10,12 +10,12 @@ use touchline_storage::{Settings, Storage, StorageError, storage_contract};
 storage_contract!(on_postgres);
 
 async fn on_postgres<F: Future<Output = Result<(), StorageError>>>(case: impl FnOnce(Storage, Storage) -> F) {
-    let database = TestDatabase::create().await.unwrap();
+    let database = TestDatabase::create().await.expect("a database");
     let settings = Settings { url: database.url(), max_connections: 4 };
-    let one = Storage::connect(&settings).await.unwrap();
-    one.migrate_up().await.unwrap();
-    let two = Storage::connect(&settings).await.unwrap();
-    case(one.clone(), two.clone()).await.unwrap();
-    one.close().await.unwrap();
-    two.close().await.unwrap();
+    let one = Storage::connect(&settings).await.expect("the database answers");
+    one.migrate_up().await.expect("an empty database");
+    let two = Storage::connect(&settings).await.expect("the database answers");
+    case(one.clone(), two.clone()).await.expect("no error that the case does not expect");
+    one.close().await.expect("nothing is running");
+    two.close().await.expect("nothing is running");
 }

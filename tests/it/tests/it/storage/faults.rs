@@ -93,10 +93,10 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let database = TestDatabase::create().await.unwrap();
+        let database = TestDatabase::create().await.expect("a database");
         let (link, url) = Link::to(&database.url()).await;
-        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await.unwrap();
-        storage.migrate_up().await.unwrap();
+        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await.expect("the database answers");
+        storage.migrate_up().await.expect("an empty database");
         let user = NewUser {
             id: UserId::new(),
             handle: "ada".to_owned(),
@@ -123,7 +123,7 @@ impl Scene {
         NewMessage {
             channel_id: self.channel,
             sender_id: self.user,
-            client_message_id: Uuid::now_v7().to_string().parse().unwrap(),
+            client_message_id: Uuid::now_v7().to_string().parse().expect("a client message id"),
             content: "\"hello\"".to_owned(),
             body_hash: [1; 32],
             no_push: false,
@@ -135,7 +135,7 @@ impl Scene {
     async fn append(&self, message: &NewMessage) -> Result<Appended, StorageError> {
         let batch = vec![message.clone()];
         let answers = self.storage.append(batch, Uuid::nil(), &mut MemberCache::default()).await?;
-        Ok(answers.into_iter().next().unwrap())
+        Ok(answers.into_iter().next().expect("one answer a message"))
     }
 }
 
@@ -161,11 +161,11 @@ struct Link {
 impl Link {
     /// A link to `url`, and the URL to go through it.
     async fn to(url: &str) -> (Self, String) {
-        let (scheme, rest) = url.split_once("://").unwrap();
-        let (authority, path) = rest.split_once('/').unwrap();
+        let (scheme, rest) = url.split_once("://").expect("a URL");
+        let (authority, path) = rest.split_once('/').expect("a database in the URL");
         let (user, server) = authority.rsplit_once('@').unwrap_or(("postgres", authority));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{scheme}://{user}@{}/{path}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("{scheme}://{user}@{}/{path}", listener.local_addr().expect("a bound address"));
         let (fault, _) = watch::channel(Fault::None);
         let (count, opened) = watch::channel(0);
         let mut relay = JoinSet::new();
@@ -186,11 +186,11 @@ impl Link {
 async fn accept(listener: TcpListener, server: String, fault: watch::Sender<Fault>, count: watch::Sender<usize>) {
     let mut connections = JoinSet::new();
     loop {
-        let (client, _) = listener.accept().await.unwrap();
+        let (client, _) = listener.accept().await.expect("a client");
         let number = *count.borrow();
         count.send_replace(number + 1);
         let (client_in, client_out) = client.into_split();
-        let (server_in, server_out) = TcpStream::connect(&server).await.unwrap().into_split();
+        let (server_in, server_out) = TcpStream::connect(&server).await.expect("the server is up").into_split();
         connections.spawn(relay(number, client_in, server_out, fault.clone()));
         connections.spawn(relay(number, server_in, client_out, fault.clone()));
     }
