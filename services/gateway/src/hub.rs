@@ -340,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn every_session_gets_the_same_bytes() {
+        let (hub, channel) = (Hub::new(LIMITS), ChannelId::new());
+        let sessions: Vec<_> = (0..5).map(|_| member(UserId::new(), "phone", 1)).collect();
+        for session in &sessions {
+            hub.join(session).expect("room");
+        }
+        let message = Encoded { channel, seq: Seq(1), text: "a text that is long enough to be kept apart".into() };
+        let users = sessions.iter().map(|session| session.registration.user);
+        hub.hand(users, &message, |_, handed, _| assert_eq!(handed, Handed::Taken));
+        for session in &sessions {
+            let taken = session.queue.poll(&mut Context::from_waker(Waker::noop()), true);
+            let Poll::Ready(crate::queue::Taken::Frames(frames)) = taken else { panic!("nothing waits") };
+            assert_eq!(frames[0].text.as_ptr(), message.text.as_ptr(), "encoded once, copied never");
+        }
+    }
+
+    #[test]
     fn a_user_is_slow_only_when_every_device_is() {
         let (hub, ann) = (Hub::new(LIMITS), UserId::new());
         let (slow, quick) = (member(ann, "phone", 1), member(ann, "laptop", 1));

@@ -289,4 +289,18 @@ mod tests {
         assert!(storage.reader.execute_unprepared("CREATE TABLE x (y INT)").await.is_err());
         assert!(storage.writer.execute_unprepared("CREATE TABLE x (y INT)").await.is_ok());
     }
+
+    #[tokio::test]
+    async fn a_sqlite_transaction_that_writes_takes_the_lock_when_it_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/touchline.db", folder.path().display());
+        let settings = Settings { url, max_connections: 1 };
+        let one = Storage::connect(&settings).await.unwrap();
+        let two = Storage::connect(&settings).await.unwrap();
+        // It has neither read nor written yet, and holds the other up already.
+        let first = one.begin().await.unwrap();
+        assert!(matches!(two.begin().await, Err(StorageError::Unavailable(_))));
+        first.rollback().await.unwrap();
+        two.begin().await.unwrap().rollback().await.unwrap();
+    }
 }

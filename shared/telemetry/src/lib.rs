@@ -17,7 +17,7 @@ use std::io::IsTerminal as _;
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::Targets,
+    filter::{FilterExt as _, Targets},
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -28,7 +28,8 @@ use tracing_subscriber::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which log lines: a level, or levels by target such as `info,touchline_gateway=debug`.
+    /// Which log lines: a level, or levels by target such as `info,touchline_gateway=debug`. Trace is for our own lines
+    /// only.
     pub filter: String,
     /// How log lines look.
     pub format: Format,
@@ -133,9 +134,11 @@ where
     };
     // Our own spans only: those of the transport below would trace the exporter itself.
     let spans = Targets::new().with_target("touchline", LevelFilter::INFO);
+    // Crates below ours write whole frames at trace, with the tickets and messages in them.
+    let no_payloads = Targets::new().with_default(LevelFilter::DEBUG).with_target("touchline", LevelFilter::TRACE);
     tracing_subscriber::registry()
         .with(tracing_opentelemetry::layer().with_tracer(tracers.tracer("touchline")).with_filter(spans))
-        .with(lines.with_filter(filter))
+        .with(lines.with_filter(filter.and(no_payloads)))
 }
 
 #[cfg(test)]

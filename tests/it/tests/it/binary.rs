@@ -207,6 +207,26 @@ async fn an_older_schema_is_refused_and_migrate_mends_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn dev_brings_an_older_data_dir_up_to_date_and_keeps_what_is_in_it() -> Result<()> {
+    let folder = TempDir::new()?;
+    let mut dev = Process::start("dev", folder.path(), &ANY_PORTS).await?;
+    let alice = Client::new(dev.address("http")?)?.sign_up("alice", "correct horse battery", None).await?;
+    dev.terminate()?;
+    assert!(dev.ended(DEADLINE).await?.success());
+    let database = [("TOUCHLINE__DATABASE__URL", "sqlite://data/touchline.db")];
+    let down = run(folder.path(), &["migrate", "down", "--steps", "1"], &database).await?;
+    assert!(down.status.success(), "{}", text(&down.stderr));
+
+    let dev = Process::start("again", folder.path(), &ANY_PORTS).await?;
+    // The key is the old one too: the token of before is as good as ever.
+    let again = Client::new(dev.address("http")?)?.as_user(&alice.access_token);
+    assert_eq!(again.me().await?, alice.user);
+    let status = run(folder.path(), &["migrate", "status"], &database).await?;
+    assert!(text(&status.stdout).lines().all(|line| line.starts_with("applied ")), "{}", text(&status.stdout));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_token_made_by_hand_is_accepted() -> Result<()> {
     let folder = TempDir::new()?;
     let dev = Process::start("dev", folder.path(), &ANY_PORTS).await?;

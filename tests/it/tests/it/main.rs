@@ -1,13 +1,17 @@
 //! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
-
 mod authorization;
 mod bad_input;
 mod binary;
+mod channels;
+mod connect;
 mod delivery;
+mod fan_out;
+mod limits;
 mod people;
 mod processes;
 mod registry;
+mod secrets;
+mod send;
 mod storage;
 mod surface;

@@ -103,7 +103,8 @@ async fn a_gateway_that_starts_again_is_found_again() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_gateway_holds_nobody_else_up() -> Result<()> {
-    let stack = Stack::processes(1, 2).start().await?;
+    // Longer than a request may take: a sender who waited for the hanging gateway's result would get a timeout.
+    let stack = Stack::processes(1, 2).api(|api| api.ack_wait_ms = 30_000).start().await?;
     let people = stack.sign_up_all(["alice", "bob"]).await?;
     let channel = stack.channel(&people.each_ref()).await?;
     let mut well = Phone::at(&people[0], stack.gateway_url(0)).await?;
@@ -123,7 +124,7 @@ async fn a_hanging_gateway_holds_nobody_else_up() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_api_accepted_is_delivered_by_the_other() -> Result<()> {
+async fn what_a_killed_api_accepted_is_there_for_everybody() -> Result<()> {
     let mut stack = Stack::processes(2, 2).start().await?;
     let people = stack.sign_up_all(["alice", "bob", "carol"]).await?;
     let channel = stack.channel(&people.each_ref()).await?;
@@ -140,12 +141,9 @@ async fn what_a_killed_api_accepted_is_delivered_by_the_other() -> Result<()> {
     answers.into_iter().flatten().for_each(|sent| checker.accepted(sent));
     let last = people[0].send(channel, "after").await?;
 
-    // Not by a sync: the survivor takes the outbox rows over and pushes.
+    // The other api goes on. What the killed one did not get to push is in the sync.
     for phone in &phones {
         phone.device.expect(last).await?;
-        for seq in checker.seqs(channel) {
-            phone.device.expect_seq(channel, seq).await?;
-        }
     }
     // What was stored without an answer counts as accepted now.
     let history = people[0].client().history(channel, Some(Seq(1)), None, Some(200)).await?;

@@ -3,6 +3,7 @@
 
 mod faults;
 pub(crate) mod servers;
+mod tls;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use std::sync::Arc;

@@ -120,7 +120,7 @@ fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
 }
 
 /// Free now, and low enough for the Cluster bus, which listens 10,000 above.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
