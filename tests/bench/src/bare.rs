@@ -70,13 +70,14 @@ pub(crate) async fn serve() -> Result<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, hand_over, collected) = (accepted?.0, hand_over.clone(), collected.clone());
-                // The handshake's future is large: the session lives in a task of its own, as in the gateway.
+                // The handshake's future is large: the session lives in a task of its own, and both are boxed, so that
+                // what wraps a task holds them once.
                 let inside = life.clone();
-                life.spawn(async move {
+                life.spawn(Box::pin(async move {
                     if let Ok(socket) = handshake(stream).await {
-                        inside.spawn(session(socket, collected, hand_over));
+                        inside.spawn(Box::pin(session(socket, collected, hand_over)));
                     }
-                });
+                }));
             }
             order = orders.next_line() => match order? {
                 Some(order) => break order,
