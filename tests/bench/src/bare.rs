@@ -4,12 +4,13 @@
 use crate::measure::now;
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::watch,
+    sync::{mpsc, watch},
+    time::interval,
 };
 use tokio_tungstenite::{
     WebSocketStream, accept_async_with_config,
@@ -46,9 +47,10 @@ impl Bare {
         self.child.id().context("the bare loop ended")
     }
 
-    /// Has it write `frames` frames of `bytes` bytes to each of its `sockets`.
-    pub(crate) async fn write(&mut self, sockets: usize, frames: usize, bytes: usize) -> Result<()> {
-        self.orders.write_all(format!("{sockets} {frames} {bytes}\n").as_bytes()).await?;
+    /// Has it write `frames` frames of `bytes` bytes to each of its `sockets`, `rate` of them per second or, for 0, as
+    /// fast as it can.
+    pub(crate) async fn write(&mut self, sockets: usize, frames: usize, bytes: usize, rate: u32) -> Result<()> {
+        self.orders.write_all(format!("{sockets} {frames} {bytes} {rate}\n").as_bytes()).await?;
         match self.answers.next_line().await? {
             Some(answer) if answer == "written" => Ok(()),
             other => bail!("the bare loop answered {other:?}"),
@@ -63,18 +65,19 @@ pub(crate) async fn serve() -> Result<()> {
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     let life = Shutdown::new();
     let (collect, collected) = watch::channel(false);
-    let mut sessions = Vec::new();
+    let (hand_over, mut handed_over) = mpsc::unbounded_channel();
     let order = loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let stream = accepted?.0;
-                let (life, collected) = (life.clone(), collected.clone());
+                let (stream, hand_over, collected) = (accepted?.0, hand_over.clone(), collected.clone());
                 // The handshake's future is large: the session lives in a task of its own, and both are boxed, so that
-                // a finished handshake leaves nothing behind.
-                sessions.push(life.clone().spawn(Box::pin(async move {
-                    let socket = handshake(stream).await?;
-                    anyhow::Ok(life.spawn(Box::pin(session(socket, collected))))
-                })));
+                // what wraps a task holds them once.
+                let inside = life.clone();
+                life.spawn(Box::pin(async move {
+                    if let Ok(socket) = handshake(stream).await {
+                        inside.spawn(Box::pin(session(socket, collected, hand_over)));
+                    }
+                }));
             }
             order = orders.next_line() => match order? {
                 Some(order) => break order,
@@ -83,17 +86,13 @@ pub(crate) async fn serve() -> Result<()> {
         }
     };
     let numbers: Vec<usize> = order.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-    let &[count, frames, bytes] = numbers.as_slice() else { bail!("not an order: {order}") };
+    let &[count, frames, bytes, rate] = numbers.as_slice() else { bail!("not an order: {order}") };
     collect.send(true)?;
     let mut sockets = Vec::with_capacity(count);
-    for session in sessions {
-        let session = session.await?.context("never stopped")??;
-        sockets.extend(session.await?.context("never stopped")?);
+    while sockets.len() < count {
+        sockets.push(handed_over.recv().await.context("the sessions are gone")?);
     }
-    if sockets.len() != count {
-        bail!("{} sockets, not {count}", sockets.len());
-    }
-    write(&mut sockets, frames, bytes).await?;
+    write(&mut sockets, frames, bytes, u32::try_from(rate)?).await?;
     println!("written");
     // The sockets stay open until the benchmark has read what it was sent.
     while orders.next_line().await?.is_some() {}
@@ -107,24 +106,30 @@ async fn handshake(stream: TcpStream) -> Result<WebSocketStream<TcpStream>> {
     Ok(accept_async_with_config(stream, Some(config)).await?)
 }
 
-/// Holds a socket and reads it until the sockets are collected; none when the client left.
+/// Holds a socket and reads it until the sockets are collected or the client leaves.
 async fn session(
     mut socket: WebSocketStream<TcpStream>,
     mut collected: watch::Receiver<bool>,
-) -> Option<WebSocketStream<TcpStream>> {
+    hand_over: mpsc::UnboundedSender<WebSocketStream<TcpStream>>,
+) {
     loop {
         tokio::select! {
-            _ = collected.wait_for(|collected| *collected) => return Some(socket),
-            frame = socket.next() => {
-                frame?.ok()?;
+            _ = collected.changed() => {
+                let _ = hand_over.send(socket);
+                return;
             }
+            frame = socket.next() => if !matches!(frame, Some(Ok(_))) { return },
         }
     }
 }
 
 /// The loop itself: every frame to every socket, one flush each.
-async fn write(sockets: &mut [WebSocketStream<TcpStream>], frames: usize, bytes: usize) -> Result<()> {
+async fn write(sockets: &mut [WebSocketStream<TcpStream>], frames: usize, bytes: usize, rate: u32) -> Result<()> {
+    let mut pace = (rate > 0).then(|| interval(Duration::from_secs(1) / rate));
     for _ in 0..frames {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
         let mut text = format!(r#"{{"type":"message","at":{},"text":""#, now());
         text.extend(std::iter::repeat_n('x', bytes.saturating_sub(text.len() + 2)));
         text.push_str("\"}");

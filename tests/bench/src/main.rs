@@ -67,11 +67,12 @@ async fn main() -> Result<()> {
     if let Some(Part::Bare) = options.part {
         return bare::serve().await;
     }
-    let idle = [idle_sessions(&options).await?, idle_bare(&options).await?];
+    let idle = (idle_sessions(&options).await?, idle_bare(&options).await?);
     let (burst, bytes) = fan_out(&options, "touchline, full speed", Pace::Senders(options.senders)).await?;
     let (even, _) = fan_out(&options, "touchline, even pace", Pace::PerSecond(options.rate)).await?;
-    let bare = fan_out_bare(&options, bytes).await?;
-    print!("{}", report::text(&options, &[burst, even, bare], &idle, bytes));
+    let bare_burst = fan_out_bare(&options, "bare loop, full speed", bytes, 0).await?;
+    let bare_even = fan_out_bare(&options, "bare loop, even pace", bytes, options.rate).await?;
+    print!("{}", report::text(&options, &[(burst, bare_burst), (even, bare_even)], &idle, bytes));
     Ok(())
 }
 
@@ -120,17 +121,17 @@ async fn fan_out(options: &Options, name: &'static str, pace: Pace) -> Result<(F
     Ok((Fanout::new(name, wall, cpu, measured(&times, WARM_UP)), bytes))
 }
 
-async fn fan_out_bare(options: &Options, bytes: usize) -> Result<Fanout> {
-    eprintln!("fan-out: bare loop, frames of {bytes} bytes");
+async fn fan_out_bare(options: &Options, name: &'static str, bytes: usize, rate: u32) -> Result<Fanout> {
+    eprintln!("fan-out: {name}, frames of {bytes} bytes");
     let mut bare = Bare::start().await?;
     let pid = bare.pid()?;
     let audience = Audience::seat(bare_seats(&bare, options.sockets), &Manners::Silent).await?;
     let (cpu, start) = (measure::cpu(pid)?, Instant::now());
-    bare.write(options.sockets, options.messages, bytes).await?;
+    bare.write(options.sockets, options.messages, bytes, rate).await?;
     audience.has_received((options.messages * options.sockets) as u64).await?;
     let (wall, used) = (start.elapsed(), measure::cpu(pid)?);
     let times = audience.leave().await?;
-    Ok(Fanout::new("bare loop", wall, vec![("loop", used - cpu)], measured(&times, 0)))
+    Ok(Fanout::new(name, wall, vec![("loop", used - cpu)], measured(&times, 0)))
 }
 
 fn bare_seats(bare: &Bare, count: usize) -> impl Iterator<Item = Ready<Result<Seat>>> {
