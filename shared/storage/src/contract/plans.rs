@@ -97,7 +97,8 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("members", b.build(&members::page(user, channel, Some(user), 20)), &["ux_members_channel", "users_pkey"]),
         ("sync: heads", b.build(&sync::heads(user)), &["ix_members_user", "channels_pkey"]),
         ("sync: checks", b.build(&sync::at(&places)), &["messages_pkey"]),
-        ("sync, history: entries", b.build(&history::in_ranges(&ranges)), &["messages_pkey"]),
+        ("history: entries", b.build(&history::in_ranges(&ranges)), &["messages_pkey"]),
+        ("sync: entries", b.build(&history::in_ranges_within(&ranges, 1024 * 1024)), &["messages_pkey"]),
         ("user by handle", b.build(&by_handle), &["users_handle_key"]),
     ];
     hot
