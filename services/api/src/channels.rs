@@ -12,7 +12,7 @@ use crate::{
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 use touchline_storage::{Action, Changed, ChannelChange, ChannelView, CreateChannel, NewChannel, Role};
 use utoipa::{IntoParams, ToSchema};
@@ -68,16 +68,22 @@ pub struct CreateChannelBody {
 
 /// Create a channel.
 #[utoipa::path(post, path = "/v1/channels", tag = "channels", request_body = CreateChannelBody, security(("bearer" = [])),
-    responses((status = 201, body = Channel), (status = 400, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 201, body = Channel), (status = 400, body = Problem),
+        (status = 409, description = "Too many members", body = Problem), (status = 429, body = Problem)))]
 pub async fn create(
     State(api): State<Arc<Api>>,
     caller: Caller,
     trace: Traceparent,
     Json(body): Json<CreateChannelBody>,
 ) -> Result<(StatusCode, axum::Json<Channel>), Error> {
-    api.limits.check_send(caller.user)?;
+    api.limits.check_joins(caller.user, body.member_ids.len())?;
     let name = name::read("name", &body.name, NAME_LIMIT)?;
     check_array("member_ids", &body.member_ids)?;
+    let limit = api.config.max_members;
+    let members: HashSet<_> = body.member_ids.iter().chain([&caller.user]).collect();
+    if members.len() > limit {
+        return Err(Error::ChannelFull { limit });
+    }
     let channel = NewChannel {
         id: ChannelId::new(),
         name,
@@ -149,7 +155,9 @@ pub async fn rename(
     api.limits.check_send(caller.user)?;
     let name = name::read("name", &body.name, NAME_LIMIT)?;
     change(&api, &caller, trace, channel_id, Action::Rename(name)).await?;
-    get(State(api), caller, Path(channel_id)).await
+    let renamed = get(State(api), caller, Path(channel_id)).await;
+    // The new name is stored by now, so "nothing was done" would be wrong.
+    renamed.map_err(Error::after_a_commit)
 }
 
 /// Carries a change of a channel out. The seq of its log entry, or `None` when everything was so already.

@@ -16,6 +16,8 @@ use touchline_registry::{Directory, Group, Lease, Registry};
 
 /// What a look-up may take. After that the push is broadcast: every live gateway says for whom it holds a session.
 const LOOK_UP_BUDGET: Duration = Duration::from_millis(100);
+/// What it may take to learn of a new incarnation: the directory keeps its questions 100 ms apart.
+const VIEW_BUDGET: Duration = Duration::from_millis(200);
 
 /// The recipients that one gateway holds.
 pub struct Target {
@@ -57,7 +59,11 @@ impl Deliverer {
     /// in time it is a broadcast.
     pub async fn route(&self, users: &[UserId]) -> Vec<Target> {
         let grouped = match timeout(LOOK_UP_BUDGET, self.registry.look_up(users)).await {
-            Ok(Ok(routes)) => self.directory.group(&routes).await.live,
+            // Asks the registry again when it meets an incarnation that it does not know.
+            Ok(Ok(routes)) => match timeout(VIEW_BUDGET, self.directory.group(&routes)).await {
+                Ok(groups) => groups.live,
+                Err(_) => self.broadcast(users.len(), "over its time budget for who is alive"),
+            },
             Ok(Err(error)) => self.broadcast(users.len(), &error.to_string()),
             Err(_) => self.broadcast(users.len(), "over its time budget"),
         };

@@ -204,6 +204,15 @@ impl Error {
         }
     }
 
+    /// What the same error is when something was stored before: "nothing was done" would be wrong, the outcome is
+    /// unknown to the client.
+    pub fn after_a_commit(self) -> Self {
+        match self {
+            Self::Storage(StorageError::Unavailable(error)) => Self::Storage(StorageError::InDoubt(error)),
+            other => other,
+        }
+    }
+
     /// The HTTP status: the table's, but for two answers that only HTTP knows.
     fn status(&self) -> StatusCode {
         match self {

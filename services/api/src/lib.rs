@@ -4,6 +4,7 @@
 
 mod auth;
 mod channels;
+mod claims;
 mod client_address;
 mod clock;
 mod config;
@@ -30,6 +31,7 @@ pub use config::Config;
 pub use routes::openapi;
 
 use auth::OutsideUsers;
+use claims::Claims;
 use deliver::Deliverer;
 use finish::{Finisher, OutboxTask};
 use limits::Limits;
@@ -41,7 +43,6 @@ use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Directory, Placement, Registry};
 use touchline_storage::Storage;
-use uuid::Uuid;
 use writer::{Writer, WriterTask, writer};
 
 /// Committed messages between the writer and the fan-out.
@@ -107,17 +108,16 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let listener = TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let (serving, delivering) = (Shutdown::new(), Shutdown::new());
-    // This life of this api, as the owner of outbox rows.
-    let owner = Uuid::now_v7();
+    let claims = Arc::<Claims>::default();
     let directory = Arc::new(Directory::new(Arc::clone(&registry)));
     let streams = Arc::new(PushStreams::new(delivering.clone()));
     let ack_wait = Duration::from_millis(config.ack_wait_ms.into());
     let second_look = Duration::from_millis(config.second_look_ms.into());
     let deliverer =
         Arc::new(Deliverer::new(Arc::clone(&registry), Arc::clone(&directory), Arc::clone(&streams), ack_wait));
-    let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), owner, second_look);
+    let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), Arc::clone(&claims), second_look);
     let (fan_out_queue, stored) = mpsc::channel(FAN_OUT_QUEUE);
-    let (writer, writer_task) = writer(storage.clone(), owner, config.max_members, config.writer_queue, fan_out_queue);
+    let (writer, writer_task) = writer(storage.clone(), claims, config.max_members, config.writer_queue, fan_out_queue);
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),

@@ -33,6 +33,8 @@ use touchline_ids::UserId;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// A refusal is logged at most this often per limit, with how many there were.
 const LOG_EVERY_MS: u64 = 1_000;
+/// New members that cost the writer what one send does, about.
+const JOINS_PER_SEND: usize = 10;
 /// More is no limit; it keeps the arithmetic far from its ends.
 const MOST: u32 = 10_000_000;
 
@@ -56,7 +58,7 @@ pub struct Settings {
     pub log_ins_per_handle_and_address: u32,
     /// Refreshed log-ins from one address.
     pub refreshes_per_address: u32,
-    /// Messages and changes of channels by one user.
+    /// Messages and changes of channels by one user; ten new members count as one more.
     pub sends_per_user: u32,
     /// Syncs of one user.
     pub syncs_per_user: u32,
@@ -186,6 +188,12 @@ impl<C: Clock + Clone> Limits<C> {
         self.sends_per_user.check(user)
     }
 
+    /// A change of a channel that makes so many members: they cost the one writer of all what some sends would.
+    pub(crate) fn check_joins(&self, user: UserId, joins: usize) -> Result<(), Error> {
+        let sends = u32::try_from(1 + joins / JOINS_PER_SEND).unwrap_or(u32::MAX);
+        self.sends_per_user.check_many(user, sends)
+    }
+
     /// Syncs, by user.
     pub(crate) fn check_sync(&self, user: UserId) -> Result<(), Error> {
         self.syncs_per_user.check(user)
@@ -228,6 +236,7 @@ type Counter<K, C> = RateLimiter<K, DefaultKeyedStateStore<K>, C, NoOpMiddleware
 struct Limit<K: Hash + Eq + Clone, C: Clock + Clone> {
     name: &'static str,
     limiter: Option<Counter<K, C>>,
+    per_minute: u32,
     clock: C,
     started: std::time::Instant,
     /// Refusals since the last logged one, and when that was (milliseconds after `started`).
@@ -241,12 +250,18 @@ impl<K: Hash + Eq + Clone + Debug, C: Clock + Clone> Limit<K, C> {
         let quota = NonZeroU32::new(per_minute).map(Quota::per_minute);
         let limiter = quota.map(|quota| RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone()));
         let started = std::time::Instant::now();
-        Self { name, limiter, clock, started, refused: AtomicU64::new(0), logged_ms: AtomicU64::new(0) }
+        Self { name, limiter, per_minute, clock, started, refused: AtomicU64::new(0), logged_ms: AtomicU64::new(0) }
     }
 
     fn check(&self, key: K) -> Result<(), Error> {
+        self.check_many(key, 1)
+    }
+
+    /// One question that counts as `many`; never as more than may come at once.
+    fn check_many(&self, key: K, many: u32) -> Result<(), Error> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        let Err(until) = limiter.check_key(&key) else { return Ok(()) };
+        let many = NonZeroU32::new(many.min(self.per_minute)).unwrap_or(NonZeroU32::MIN);
+        let Ok(Err(until)) = limiter.check_key_n(&key, many) else { return Ok(()) };
         let wait = until.wait_time_from(self.clock.now());
         let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.log(&key);
@@ -289,6 +304,19 @@ mod tests {
     /// The default limits on a clock that stands still.
     fn limits() -> Limits<FakeRelativeClock> {
         Limits::with_clock(&Settings::default(), &FakeRelativeClock::default())
+    }
+
+    #[test]
+    fn who_makes_many_members_may_do_it_less_often() {
+        let (limits, ann) = (limits(), UserId::new());
+        for _ in 0..11 {
+            limits.check_joins(ann, 1_000).unwrap();
+        }
+        refused(limits.check_joins(ann, 1_000));
+        limits.check_send(ann).unwrap();
+        let few = Limit::new("sends", 5, &FakeRelativeClock::default());
+        few.check_many("ann", 101).unwrap();
+        assert_eq!(refused(few.check("ann")), 12);
     }
 
     #[test]

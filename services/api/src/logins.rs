@@ -95,7 +95,6 @@ pub(crate) async fn refresh(
     let now_ms = clock::now_ms();
     match api.storage.rotate_refresh_token(old.hash(), new.hash(), now_ms, expires_at_ms(&api, now_ms)).await? {
         Rotation::Rotated { user, login } => {
-            let user = api.storage.find_user(user).await?.ok_or(Error::InvalidRefreshToken)?;
             Ok((StatusCode::OK, NOT_TO_BE_STORED, axum::Json(answer(&api, user, login, new)?)))
         }
         Rotation::Reused { user, login } => {

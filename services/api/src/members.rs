@@ -96,7 +96,7 @@ pub async fn add(
     Path(channel_id): Path<ChannelId>,
     Json(body): Json<AddBody>,
 ) -> Result<axum::Json<ChangeAnswer>, Error> {
-    api.limits.check_send(caller.user)?;
+    api.limits.check_joins(caller.user, body.user_ids.len())?;
     check_array("user_ids", &body.user_ids)?;
     if body.user_ids.is_empty() {
         return Err(Error::field("user_ids", "must name at least one user"));

@@ -69,6 +69,15 @@ impl Reached {
         }
     }
 
+    /// Takes back what was marked at these positions.
+    pub fn unmark(&mut self, indexes: &[u32]) {
+        for index in indexes {
+            if let Some(word) = self.bits.get_mut(*index as usize / 64) {
+                *word &= !(1 << (index % 64));
+            }
+        }
+    }
+
     fn mark_index(&mut self, index: usize) {
         if let Some(word) = self.bits.get_mut(index / 64) {
             *word |= 1 << (index % 64);
@@ -113,6 +122,9 @@ mod tests {
         reached.mark(&[64], &PushResult::default());
         reached.mark_user(&user(129));
         assert_eq!(reached.missed(), [user(3), user(128)]);
+
+        reached.unmark(&[64, 128, 129]);
+        assert_eq!(reached.missed(), [user(3), user(64), user(128), user(129)]);
     }
 
     #[test]

@@ -130,6 +130,15 @@ pub struct Stored {
     pub traceparent: String,
 }
 
+impl Stored {
+    /// What it holds in memory while it is under way, about, in bytes; never more than there may be in all.
+    fn cost(&self) -> u32 {
+        let text = self.entry.content.len() + self.traceparent.len();
+        let cost = MESSAGE_COST + text + RECIPIENT_COST * self.members.users.len();
+        u32::try_from(cost).unwrap_or(UNDER_WAY).min(UNDER_WAY)
+    }
+}
+
 /// Tasks that route and push. A channel always has the same one, so its messages keep their order, and a channel of
 /// 10,000 members does not stand in everybody's way.
 const LANES: usize = 4;
@@ -137,8 +146,12 @@ const LANES: usize = 4;
 const LANE_QUEUE: usize = 1_024;
 /// Most messages that share one look-up.
 const LANE_BATCH: usize = 256;
-/// Recipients under way in all messages together; more holds the writer back. A recipient costs a few bytes.
-const RECIPIENTS_UNDER_WAY: usize = 4_000_000;
+/// Bytes under way in all messages together; more holds the writer back.
+const UNDER_WAY: u32 = 256 * 1024 * 1024;
+/// What a message under way costs besides its text and its recipients, about.
+const MESSAGE_COST: usize = 2 * 1024;
+/// What one recipient of it costs: an id and two marks, about.
+const RECIPIENT_COST: usize = 24;
 
 /// Everything after the commit.
 pub struct FanOut {
@@ -150,7 +163,7 @@ pub struct FanOut {
 impl FanOut {
     /// A fan-out that delivers and finishes by these.
     pub fn new(deliverer: Arc<Deliverer>, finisher: Arc<Finisher>) -> Self {
-        Self { deliverer, finisher, room: Arc::new(Semaphore::new(RECIPIENTS_UNDER_WAY)) }
+        Self { deliverer, finisher, room: Arc::new(Semaphore::new(UNDER_WAY as usize)) }
     }
 
     /// Works until `stored` ends and everything in it is handed to the gateways; finishing goes on in `life`.
@@ -184,14 +197,10 @@ impl FanOut {
     async fn deliver(self: &Arc<Self>, group: Group, life: &Shutdown) {
         let targets = self.deliverer.route(&group.members.users).await;
         for message in group.messages {
-            let recipients = u32::try_from(group.members.users.len()).unwrap_or(u32::MAX);
-            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(recipients).await else { return };
+            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(message.cost()).await else { return };
             let pushes = self.deliverer.push(&message, &targets);
             let this = Arc::clone(self);
-            life.spawn(async move {
-                this.finisher.finish(message, pushes).await;
-                drop(room);
-            });
+            life.spawn(async move { this.finisher.finish(message, pushes, room).await });
         }
     }
 }
@@ -216,6 +225,27 @@ mod tests {
         assert_eq!(one.body_hash, two.body_hash);
         let other = message(r#"{"client_message_id":"1","content":{"a":1,"b":"é"},"no_push":true}"#).unwrap();
         assert_ne!(one.body_hash, other.body_hash);
+    }
+
+    #[test]
+    fn a_message_under_way_counts_with_its_text_and_its_recipients() {
+        let stored = |text: usize, recipients: usize| Stored {
+            entry: Entry {
+                channel_id: ChannelId::new(),
+                seq: Seq(1),
+                message_id: MessageId::new(),
+                sender_id: caller().user,
+                kind: touchline_storage::Kind::Text,
+                content: "x".repeat(text),
+                created_at_ms: 0,
+            },
+            members: Arc::new(Members { version: 1, users: vec![caller().user; recipients] }),
+            notify: true,
+            traceparent: String::new(),
+        };
+        assert!(stored(CONTENT_LIMIT, 2).cost() as usize > CONTENT_LIMIT);
+        assert!(stored(2, 10_000).cost() >= 10_000 * 16);
+        assert!(stored(2, 2).cost() < 4_096);
     }
 
     #[test]

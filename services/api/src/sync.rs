@@ -62,8 +62,8 @@ pub struct SyncAnswer {
 
 /// Get what a device missed.
 ///
-/// For a named channel everything after its seq, at most 200 messages a channel and 1,000 in all, then `more`. For one
-/// of the caller's channels that is not named its newest messages, with `reset`.
+/// For a named channel everything after its seq, at most 200 messages a channel and 1,000 or 1 MiB of content in all,
+/// then `more`. For one of the caller's channels that is not named its newest messages, with `reset`.
 #[utoipa::path(post, path = "/v1/sync", tag = "messages", request_body = SyncBody, security(("bearer" = [])),
     responses((status = 200, body = SyncAnswer), (status = 400, body = Problem), (status = 429, body = Problem)))]
 pub async fn sync(

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use touchline_auth::PASSWORD_LENGTH;
 use touchline_ids::UserId;
-use touchline_storage::{CreateUser, NewUser, StorageError};
+use touchline_storage::{CreateUser, NewUser};
 use utoipa::{IntoParams, ToSchema};
 
 /// Shortest handle, in characters.
@@ -86,9 +86,8 @@ pub(crate) async fn sign_up(
     };
     tracing::info!(user.id = %user.id, "signed up");
     match logins::begin(&api, user).await {
-        // The user exists by now, so "nothing was done" would be wrong: the outcome is unknown to the client.
-        Err(Error::Storage(StorageError::Unavailable(error))) => Err(Error::Storage(StorageError::InDoubt(error))),
-        Err(error) => Err(error),
+        // The user exists by now.
+        Err(error) => Err(error.after_a_commit()),
         Ok(answer) => Ok((StatusCode::CREATED, logins::NOT_TO_BE_STORED, axum::Json(answer))),
     }
 }

@@ -11,13 +11,17 @@ use rand::seq::SliceRandom as _;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// How long the sessions of a fenced gateway have to leave: pushes go to the incarnation that holds the lease now, so
+/// until they are gone they hear nothing.
+const FENCED: Duration = Duration::from_secs(3);
+
 /// Tells every session to leave and waits until they have.
 pub(crate) async fn drain(gateway: &Gateway) {
     gateway.readiness.drain();
     let mut members = gateway.hub.members();
     // Users who came together do not go together.
     members.shuffle(&mut rand::rng());
-    let window = window(members.len(), &gateway.config.times);
+    let window = window(members.len(), &gateway.config.times, gateway.readiness.fenced.is_cancelled());
     tracing::info!(sessions = members.len(), window_ms = window.as_millis(), "draining");
     for (member, after) in members.iter().zip(spread(members.len(), window)) {
         member.queue.order(Order::Leave(after));
@@ -37,9 +41,10 @@ pub(crate) async fn drain(gateway: &Gateway) {
 }
 
 /// How long `sessions` have to leave.
-fn window(sessions: usize, times: &Times) -> Duration {
+fn window(sessions: usize, times: &Times, fenced: bool) -> Duration {
     let needed = Duration::from_secs(sessions as u64) / times.drain_sessions_per_second;
-    needed.min(ms(times.drain_ms))
+    let most = ms(times.drain_ms);
+    needed.min(if fenced { most.min(FENCED) } else { most })
 }
 
 /// When each of `sessions` leaves: evenly, the last at the end of the window.
@@ -54,9 +59,16 @@ mod tests {
     #[test]
     fn the_window_follows_the_number_of_sessions_up_to_its_limit() {
         let times = Times::default();
-        assert_eq!(window(0, &times), Duration::ZERO);
-        assert_eq!(window(1_000, &times), Duration::from_secs(5));
-        assert_eq!(window(18_000, &times), Duration::from_secs(60));
+        assert_eq!(window(0, &times, false), Duration::ZERO);
+        assert_eq!(window(1_000, &times, false), Duration::from_secs(5));
+        assert_eq!(window(18_000, &times, false), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn sessions_that_hear_nothing_leave_within_the_six_seconds_of_the_contract() {
+        let grace = Duration::from_secs(2);
+        assert!(window(18_000, &Times::default(), true) + grace < Duration::from_secs(6));
+        assert_eq!(window(1, &Times::default(), true), Duration::from_millis(5));
     }
 
     #[test]

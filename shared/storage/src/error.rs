@@ -41,7 +41,7 @@ impl StorageError {
     /// What an error of a commit means: only a server that says "no" and stays has certainly not committed.
     pub(crate) fn of_commit(error: DbErr) -> Self {
         match code_of(&error) {
-            Some(code) if !code.starts_with("57P") => Self::from(error),
+            Some(code) if refuses_commit(&code) => Self::from(error),
             _ => Self::InDoubt(error),
         }
     }
@@ -91,6 +91,16 @@ fn code_passes(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
 }
 
+/// Whether a commit that ended with this code has certainly stored nothing.
+fn refuses_commit(code: &str) -> bool {
+    if code.len() == 5 {
+        // Connection lost (a pooler says so of the server behind it), a server that goes down, completion unknown.
+        return !(code.starts_with("08") || code.starts_with("57P") || code == "40003");
+    }
+    // IOERR: the log may hold the whole transaction, and a recovery after a crash would find it.
+    code.parse::<u32>().is_ok_and(|code| code & 0xff != 10)
+}
+
 fn code_of(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
         return None;
@@ -130,5 +140,15 @@ mod tests {
         let error = StorageError::Schema { pending: vec!["m0001_a".to_owned(), "m0002_b".to_owned()] };
         let text = "the database lacks these migrations: m0001_a, m0002_b. Run `touchline migrate up`";
         assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_commit_is_refused_only_by_a_server_that_knows() {
+        for refused in ["40001", "40P01", "23505", "53100", "57014", "25P03", "5", "13", "2067"] {
+            assert!(refuses_commit(refused), "{refused}");
+        }
+        for in_doubt in ["08006", "08P01", "57P01", "57P02", "57P03", "40003", "10", "1034", ""] {
+            assert!(!refuses_commit(in_doubt), "{in_doubt}");
+        }
     }
 }

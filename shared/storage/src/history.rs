@@ -7,8 +7,8 @@ use crate::{
     rows::ALTERNATIVES,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryTrait,
-    sea_query::{ExprTrait, SelectStatement},
+    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QueryTrait,
+    sea_query::{Expr, ExprTrait, Query, SelectStatement},
 };
 use std::{
     cmp::{max, min},
@@ -60,6 +60,29 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// As [`entries`](Self::entries), but at most so many bytes of content: entries at the ends of ranges are left out,
+    /// and ranges after them. True when that was so.
+    pub(crate) async fn entries_within(&self, ranges: &[Range], bytes: usize) -> Result<(Vec<Entry>, bool)> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut left = bytes;
+        let ranges: Vec<_> = ranges.iter().filter(|range| !range.seqs.is_empty()).cloned().collect();
+        for some in ranges.chunks(ALTERNATIVES) {
+            let rows: Vec<Model> = self.read_all(&in_ranges_within(some, left)).await?;
+            left -= rows.iter().map(|row| row.content.len()).sum::<usize>().min(left);
+            entries.extend(rows.into_iter().map(Entry::from));
+        }
+        entries.sort_unstable_by_key(|entry| (entry.channel_id, entry.seq));
+        // Fewer than asked for because one more had no place, and not because some are missing.
+        let wanted: usize = ranges.into_iter().map(|range| range.seqs.count()).sum();
+        let full = left < ENTRY_BYTES && entries.len() < wanted;
+        Ok((entries, full))
+    }
+}
+
+/// No entry's content is longer.
+const ENTRY_BYTES: usize = 64 * 1024;
+
 /// A part of a channel's log. Seqs are dense, so it has exactly as many entries as positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
@@ -72,6 +95,16 @@ pub(crate) fn in_ranges(ranges: &[Range]) -> SelectStatement {
         Column::ChannelId.eq(range.channel_id).and(Column::Seq.between(*range.seqs.start(), *range.seqs.end()))
     };
     Entity::find().filter(ranges.iter().map(range).fold(Condition::any(), Condition::add)).into_query()
+}
+
+/// What of the ranges, in order of channel and seq, holds at most so many bytes of content.
+pub(crate) fn in_ranges_within(ranges: &[Range], bytes: usize) -> SelectStatement {
+    let sum = Expr::cust("SUM(OCTET_LENGTH(content)) OVER (ORDER BY channel_id, seq)");
+    Query::select()
+        .columns(Column::iter())
+        .from_subquery(in_ranges(ranges).expr_as(sum, "bytes_so_far").take(), "entries")
+        .and_where(Expr::col("bytes_so_far").lte(i64::try_from(bytes).unwrap_or(i64::MAX)))
+        .take()
 }
 
 /// Which seqs of those the user sees (first, last) the page holds, and whether there are more in its direction.

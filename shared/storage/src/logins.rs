@@ -1,9 +1,9 @@
 //! Log-ins: a family of refresh tokens each, of which only the newest works. Only SHA-256 hashes are stored.
 
 use crate::{
-    Storage,
+    Storage, User,
     connection::{commit, in_time},
-    entity::{logins, refresh_tokens},
+    entity::{logins, refresh_tokens, users},
     error::Result,
 };
 use sea_orm::{
@@ -13,12 +13,12 @@ use touchline_ids::UserId;
 use uuid::Uuid;
 
 /// What presenting a refresh token found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotation {
     /// It was the newest of its log-in; the new one took its place.
     Rotated {
-        /// Whose.
-        user: UserId,
+        /// Whose. Read before the commit: what fails after it would cost them the log-in, for a token works once.
+        user: User,
         /// Of which log-in.
         login: Uuid,
     },
@@ -116,6 +116,7 @@ async fn rotate(
         revoke(transaction, login).await?;
         return Ok(Rotation::Reused { user, login });
     }
+    let Some(user) = users::Entity::find_by_id(user).one(transaction).await? else { return Ok(Rotation::Unknown) };
     refresh_tokens::Entity::update_many()
         .col_expr(refresh_tokens::Column::UsedAt, Expr::value(now_ms))
         .filter(refresh_tokens::Column::TokenHash.eq(old_hash.to_vec()))
@@ -132,7 +133,7 @@ async fn rotate(
         .filter(logins::Column::Id.eq(login))
         .exec(transaction)
         .await?;
-    Ok(Rotation::Rotated { user, login })
+    Ok(Rotation::Rotated { user: user.into(), login })
 }
 
 async fn insert_token(

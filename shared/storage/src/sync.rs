@@ -21,6 +21,8 @@ use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 const PER_CHANNEL: i64 = 200;
 /// Entries in one answer.
 const IN_ALL: i64 = 1_000;
+/// Bytes of content in one answer: a thousand of the longest entries would be 48 MiB.
+const BYTES: usize = 1024 * 1024;
 
 /// Up to where a device holds a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub struct SyncedChannel {
 }
 
 impl Storage {
-    /// Everything after each cursor, at most 200 entries a channel and 1,000 in all, and the newest `recent` entries
+    /// Everything after each cursor, at most 200 entries a channel, 1,000 and 1 MiB of content in all, and the newest `recent` entries
     /// of the user's channels that no cursor names. A channel whose cursor is at its end is left out. A cursor beyond
     /// the end, before the user's membership or with a wrong check gets a `reset`.
     ///
@@ -75,15 +77,15 @@ impl Storage {
 
         let ranges: Vec<_> = planned.iter().map(|planned| planned.range.clone()).collect();
         let mut found: HashMap<ChannelId, Vec<Entry>> = HashMap::with_capacity(planned.len());
-        for entry in self.entries(&ranges).await? {
+        let (entries, full) = self.entries_within(&ranges, BYTES).await?;
+        for entry in entries {
             found.entry(entry.channel_id).or_default().push(entry);
         }
-        let channels = planned.into_iter().map(|planned| SyncedChannel {
-            channel_id: planned.range.channel_id,
-            head_seq: planned.head_seq,
-            entries: found.remove(&planned.range.channel_id).unwrap_or_default(),
-            more: planned.more,
-            reset: planned.reset,
+        let channels = planned.into_iter().map(|planned| {
+            let Planned { range, head_seq, more, reset } = planned;
+            let entries = found.remove(&range.channel_id).unwrap_or_default();
+            let cut = full && entries.last().map_or(!reset, |last| last.seq.0 < *range.seqs.end());
+            SyncedChannel { channel_id: range.channel_id, head_seq, entries, more: more || cut, reset }
         });
         Ok(Synced { channels: channels.collect(), gone })
     }

@@ -1,5 +1,6 @@
 use super::{at_once, user};
 use crate::{Rotation, Storage, error::Result};
+use touchline_ids::UserId;
 use uuid::Uuid;
 
 const DAY: i64 = 86_400_000;
@@ -8,10 +9,16 @@ fn hash(n: u8) -> [u8; 32] {
     [n; 32]
 }
 
+/// What a good token gives: everything the answer to its holder needs.
+async fn rotated_by(storage: &Storage, user: UserId, login: Uuid) -> Result<Rotation> {
+    let user = storage.find_user(user).await?.expect("signed up");
+    Ok(Rotation::Rotated { user, login })
+}
+
 pub async fn a_refresh_token_rotates(one: Storage, two: Storage) -> Result<()> {
     let (ada, login) = (user(&one).await?, Uuid::now_v7());
     one.create_login(login, ada, hash(1), 0, DAY).await?;
-    let rotated = Rotation::Rotated { user: ada, login };
+    let rotated = rotated_by(&one, ada, login).await?;
     assert_eq!(two.rotate_refresh_token(hash(1), hash(2), 10, DAY + 10).await?, rotated);
     assert_eq!(one.rotate_refresh_token(hash(2), hash(3), 20, DAY + 20).await?, rotated);
     assert_eq!(two.rotate_refresh_token(hash(9), hash(4), 30, DAY).await?, Rotation::Unknown);
@@ -42,7 +49,7 @@ pub async fn of_concurrent_rotations_one_wins_and_the_family_is_revoked(one: Sto
         .map(|(storage, n)| async move { storage.rotate_refresh_token(hash(0), hash(n), 10, DAY).await });
     let answers = at_once(tasks).await?;
     let count = |rotation| answers.iter().filter(|answer| **answer == rotation).count();
-    assert_eq!(count(Rotation::Rotated { user: ada, login }), 1);
+    assert_eq!(count(rotated_by(&one, ada, login).await?), 1);
     assert_eq!(count(Rotation::Reused { user: ada, login }), 1);
     assert_eq!(count(Rotation::Unknown), 6);
     for n in 1..=8 {
@@ -55,7 +62,7 @@ pub async fn an_expired_refresh_token_is_unknown(one: Storage, _: Storage) -> Re
     let (ada, login) = (user(&one).await?, Uuid::now_v7());
     one.create_login(login, ada, hash(1), 0, DAY).await?;
     assert_eq!(one.rotate_refresh_token(hash(1), hash(2), DAY, 2 * DAY).await?, Rotation::Unknown);
-    let rotated = Rotation::Rotated { user: ada, login };
+    let rotated = rotated_by(&one, ada, login).await?;
     assert_eq!(one.rotate_refresh_token(hash(1), hash(2), DAY - 1, 2 * DAY).await?, rotated);
     Ok(())
 }
@@ -68,7 +75,7 @@ pub async fn a_revoked_login_is_over_and_others_live_on(one: Storage, two: Stora
     two.revoke_login(phone).await?;
     two.revoke_login(Uuid::now_v7()).await?;
     assert_eq!(one.rotate_refresh_token(hash(1), hash(3), 10, DAY).await?, Rotation::Unknown);
-    let rotated = Rotation::Rotated { user: ada, login: laptop };
+    let rotated = rotated_by(&one, ada, laptop).await?;
     assert_eq!(one.rotate_refresh_token(hash(2), hash(4), 10, DAY).await?, rotated);
     Ok(())
 }

@@ -70,6 +70,42 @@ pub async fn an_answer_is_limited_and_says_that_there_is_more(one: Storage, two:
     Ok(())
 }
 
+pub async fn an_answer_of_long_entries_ends_early_and_says_so(one: Storage, two: Storage) -> Result<()> {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let ada = user(&one).await?;
+    let (a, b) = (channel(&one, ada, &[]).await?, channel(&one, ada, &[]).await?);
+    for id in [a, b] {
+        append(&one, (0..40).map(|_| message(id, ada, &"x".repeat(40_000))).collect()).await?;
+    }
+    let (mut held, mut answers) = ([vec![], vec![]], 0);
+    let mut cursors = [cursor(a, 0), cursor(b, 0)];
+    loop {
+        let synced = two.sync(ada, &cursors, 0).await?;
+        if synced.channels.is_empty() {
+            break;
+        }
+        answers += 1;
+        let bytes: usize = synced.channels.iter().flat_map(|c| &c.entries).map(|entry| entry.content.len()).sum();
+        assert!((1..=MEBIBYTE).contains(&bytes), "{bytes}");
+        for channel in synced.channels {
+            let n = usize::from(channel.channel_id == b);
+            held[n].extend(channel.entries);
+            let end = held[n].last().map_or(Seq(0), |entry: &crate::Entry| entry.seq);
+            assert_eq!((channel.more, channel.reset), (end.0 < 41, false));
+            cursors[n].seq = end;
+        }
+    }
+    assert_eq!(answers, 4);
+    assert_eq!(held, [log(&one, a).await?, log(&one, b).await?]);
+
+    // Not named: the first channel begins with what there is room for and goes on, the second begins at its end.
+    let synced = two.sync(ada, &[], 40).await?;
+    let counts: Vec<_> = synced.channels.iter().map(|c| (c.entries.len(), c.more, c.reset)).collect();
+    assert_eq!(counts, [(26, true, true), (0, false, true)]);
+    assert_eq!(synced.channels[0].entries[0].seq, Seq(2));
+    Ok(())
+}
+
 pub async fn a_wrong_check_resets_and_a_right_one_does_not(one: Storage, _: Storage) -> Result<()> {
     let ada = user(&one).await?;
     let id = channel(&one, ada, &[]).await?;
