@@ -289,3 +289,16 @@ async fn a_message_without_push_notifies_nobody() -> Result<()> {
     assert!(rows.iter().all(|row| row.1 == Seq(1)), "{rows:?}");
     stack.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_has_no_more_members_than_it_may_from_the_start() -> Result<()> {
+    let stack = Stack::local().api(|api| api.max_members = 2).start().await?;
+    let [alice, bob, carol] = stack.sign_up_all(["alice", "bob", "carol"]).await?;
+    let refused = alice.client().create_channel("three", &[bob.id, carol.id]).await.expect_err("one too many");
+    assert_eq!(refused.status(), Some(409));
+    // Who is named twice counts once.
+    let two = alice.client().create_channel("two", &[alice.id, bob.id, bob.id]).await?;
+    let refused = alice.client().add_members(two.id, &[carol.id]).await.expect_err("one too many");
+    assert_eq!(refused.status(), Some(409));
+    stack.stop().await
+}
