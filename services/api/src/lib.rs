@@ -158,6 +158,7 @@ impl App {
 
     /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox.
     pub async fn run(self, shutdown: &Shutdown) {
+        let address = self.address;
         let Self { api, listener, directory, streams, writer, stored, fan_out, outbox, serving, delivering, .. } = self;
         let patience = Duration::from_secs(api.config.stop_s.into());
         let directory_task = {
@@ -182,6 +183,7 @@ impl App {
 
         let router = routes::router(Arc::clone(&api));
         let hard = shutdown.stopping_now();
+        tracing::info!(http = %address, "the api serves");
         let work = async {
             let stopping = shutdown.stopping();
             let stop_serving = async {
@@ -212,5 +214,6 @@ impl App {
         for life in [&serving, &writer_life, &delivering] {
             life.wait(Duration::ZERO).await;
         }
+        tracing::info!("the api has ended");
     }
 }
