@@ -68,7 +68,6 @@ pub struct Dependencies {
 pub struct Api {
     config: Config,
     storage: Storage,
-    registry: Arc<dyn Registry>,
     access: AccessTokens,
     refresh_life: Duration,
     tickets: TicketSigner,
@@ -113,8 +112,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let streams = Arc::new(PushStreams::new(delivering.clone()));
     let ack_wait = Duration::from_millis(config.ack_wait_ms.into());
     let second_look = Duration::from_millis(config.second_look_ms.into());
-    let deliverer =
-        Arc::new(Deliverer::new(Arc::clone(&registry), Arc::clone(&directory), Arc::clone(&streams), ack_wait));
+    let deliverer = Arc::new(Deliverer::new(registry, Arc::clone(&directory), Arc::clone(&streams), ack_wait));
     let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), Arc::clone(&claims), second_look);
     let (fan_out_queue, stored) = mpsc::channel(FAN_OUT_QUEUE);
     let (writer, writer_task) = writer(storage.clone(), claims, config.max_members, config.writer_queue, fan_out_queue);
@@ -125,7 +123,6 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         placement: Placement::default(),
         config,
         storage,
-        registry,
         access,
         refresh_life,
         tickets,
@@ -158,6 +155,7 @@ impl App {
 
     /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox.
     pub async fn run(self, shutdown: &Shutdown) {
+        let address = self.address;
         let Self { api, listener, directory, streams, writer, stored, fan_out, outbox, serving, delivering, .. } = self;
         let patience = Duration::from_secs(api.config.stop_s.into());
         let directory_task = {
@@ -182,6 +180,7 @@ impl App {
 
         let router = routes::router(Arc::clone(&api));
         let hard = shutdown.stopping_now();
+        tracing::info!(http = %address, "the api serves");
         let work = async {
             let stopping = shutdown.stopping();
             let stop_serving = async {
@@ -212,5 +211,6 @@ impl App {
         for life in [&serving, &writer_life, &delivering] {
             life.wait(Duration::ZERO).await;
         }
+        tracing::info!("the api has ended");
     }
 }

@@ -113,7 +113,13 @@ async fn keep_open(gateway: Lease, mut pushes: mpsc::Receiver<Push>) {
                 }
             }
             Err(status) => {
-                tracing::warn!(gateway.id = %gateway.gateway, error = %status, "push stream not opened");
+                let (code, error) = (status.code(), status.message());
+                // A gateway that died is dialled until its lease ends; saying so once is enough.
+                if retry == FIRST_RETRY {
+                    tracing::warn!(gateway.id = %gateway.gateway, gateway.grpc = gateway.grpc_url, rpc.code = ?code, error, "push stream not opened, trying on");
+                } else {
+                    tracing::debug!(gateway.id = %gateway.gateway, rpc.code = ?code, error, "push stream not opened");
+                }
             }
         }
         if !refuse_for(retry, &mut pushes).await {
@@ -154,7 +160,7 @@ async fn exchange(
                     }
                 }
                 Ok(None) => return Ended::Broken("ended by the gateway".to_owned()),
-                Err(status) => return Ended::Broken(status.to_string()),
+                Err(status) => return Ended::Broken(status.message().to_owned()),
             },
             next = next => match next {
                 Some((permit, Some(Push { mut request, reply }))) => {

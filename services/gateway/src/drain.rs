@@ -22,7 +22,7 @@ pub(crate) async fn drain(gateway: &Gateway) {
     // Users who came together do not go together.
     members.shuffle(&mut rand::rng());
     let window = window(members.len(), &gateway.config.times, gateway.readiness.fenced.is_cancelled());
-    tracing::info!(sessions = members.len(), window_ms = window.as_millis(), "draining");
+    tracing::info!(sessions = members.len(), window_ms = window.as_secs_f64() * 1_000.0, "draining");
     for (member, after) in members.iter().zip(spread(members.len(), window)) {
         member.queue.order(Order::Leave(after));
     }

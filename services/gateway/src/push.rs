@@ -54,12 +54,12 @@ impl PushService for Pushes {
             late: VecDeque::new(),
             awaited: 0,
         };
-        let (peer, stop) = (request.remote_addr(), self.stop.stopping());
+        let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
-            tracing::info!(?peer, "a push stream began");
+            tracing::info!(peer, "a push stream began");
             match stream.run(request.into_inner(), stop).await {
-                Ok(()) => tracing::info!(?peer, "a push stream ended"),
-                Err(Lost) => tracing::warn!(?peer, "a push stream was lost: its api does not take results any more"),
+                Ok(()) => tracing::info!(peer, "a push stream ended"),
+                Err(Lost) => tracing::warn!(peer, "a push stream was lost: its api does not take results any more"),
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))

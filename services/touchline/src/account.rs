@@ -20,8 +20,8 @@ pub(crate) struct Arguments {
     /// Their password; not needed for users that were signed up on the way
     #[arg(long, env = "TOUCHLINE_PASSWORD", hide_env_values = true)]
     password: Option<String>,
-    /// An access token, in place of handle and password
-    #[arg(long, env = "TOUCHLINE_TOKEN", hide_env_values = true)]
+    /// An access token, in place of --as and --password
+    #[arg(long, conflicts_with = "handle", env = "TOUCHLINE_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Account {
     /// Logs in, or signs up.
     pub(crate) async fn open(arguments: Arguments) -> anyhow::Result<Self> {
         let nobody = Client::new(&arguments.url).map_err(|error| Refused::Usage(error.to_string()))?;
-        if let (None, Some(token)) = (&arguments.handle, &arguments.token) {
+        if let Some(token) = &arguments.token {
             let client = nobody.as_user(token);
             let user = client.me().await.with_context(|| arguments.url.clone())?;
             return Ok(Self { user, client, login: None });
@@ -59,10 +59,10 @@ impl Account {
                 return Err(Refused::Usage(what.to_owned()).into());
             }
         };
-        let login = known.with_context(|| {
-            let hint =
-                if arguments.password.is_none() { " (not a user made by --as: give the --password)" } else { "" };
-            format!("{} as {handle}{hint}", arguments.url)
+        let login = known.map_err(|error| {
+            let other_password = arguments.password.is_none() && error.code() == Some("wrong_credentials");
+            let hint = if other_password { " (not a user made by --as: give the --password)" } else { "" };
+            anyhow::Error::new(error).context(format!("{} as {handle}{hint}", arguments.url))
         })?;
         let password = arguments.password.unwrap_or_else(|| DEVELOPMENT_PASSWORD.to_owned());
         Ok(Self {

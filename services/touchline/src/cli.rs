@@ -91,6 +91,7 @@ mod tests {
             "touchline dev --http localhost",
             "touchline send general --as alice",
             "touchline send general hello",
+            "touchline send general hello --as alice --token abc",
             "touchline tail",
             "touchline migrate",
             "touchline migrate down --steps 0",

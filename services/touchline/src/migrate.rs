@@ -1,9 +1,8 @@
 //! `touchline migrate`: the schema of the database.
 
-use crate::{life, settings::Source};
+use crate::{life, parts, settings::Source};
 use clap::Subcommand;
 use std::{io::Write as _, num::NonZeroU32};
-use touchline_storage::Storage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (Action::Up { source } | Action::Status { source } | Action::Down { source, .. }) = &arguments.action;
     let config = source.load(&[], |config| config.database_problems())?.config;
     life::run(async {
-        let storage = Storage::connect(&config.database).await?;
+        let storage = parts::connect(&config).await?;
         let mut stdout = std::io::stdout();
         match arguments.action {
             Action::Up { .. } => {

@@ -61,14 +61,19 @@ pub(crate) async fn gateway(
 
 /// The registry that the configuration names.
 pub(crate) async fn registry(config: &Config) -> anyhow::Result<Arc<dyn Registry>> {
-    touchline_registry::connect(&config.registry).await.context("connecting to the registry")
+    touchline_registry::connect(&config.registry).await.context("connecting to the registry (registry.urls)")
 }
 
 /// The database, with a schema that fits.
 pub(crate) async fn storage(config: &Config) -> anyhow::Result<Storage> {
-    let storage = Storage::connect(&config.database).await?;
+    let storage = connect(config).await?;
     storage.require_current_schema().await?;
     Ok(storage)
+}
+
+/// The database, whatever its schema. The URL is not named: it may hold a password.
+pub(crate) async fn connect(config: &Config) -> anyhow::Result<Storage> {
+    Storage::connect(&config.database).await.context("connecting to the database (database.url)")
 }
 
 /// Waits until the registry lists this life of a gateway, so that clients are sent to it.

@@ -108,6 +108,8 @@ impl Tail {
         let socket = self.open().await?;
         // After `ready`, always: what was stored before is in the sync, what is stored after it is pushed.
         self.sync().await?;
+        // Not on stdout, which is for what arrives.
+        let _ = writeln!(std::io::stderr(), "listening as {}", self.account.user.handle);
         Session::new(self, socket).run().await
     }
 

@@ -8,7 +8,7 @@ use super::{
     slots::{Master, SlotMap},
 };
 use crate::{RegistryError, Settings};
-use deadpool::managed::{Pool, Timeouts};
+use deadpool::managed::{Pool, PoolError, Timeouts};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use redis::{
     Cmd, ErrorKind, RedisError, Value,
@@ -212,7 +212,10 @@ impl Link {
             Ok(opened) => Opened::clone(&opened),
             Err(error) => {
                 *failed = Some(Instant::now());
-                return Err(RegistryError::Unavailable(Box::new(error)));
+                return Err(RegistryError::Unavailable(match error {
+                    PoolError::Backend(error) => Box::new(error),
+                    error => Box::new(error),
+                }));
             }
         };
         if let Connection::Cluster(connection) = &opened.connection {

@@ -296,6 +296,14 @@ async fn a_message_sent_by_hand_arrives_in_the_tail() -> Result<()> {
     let refused = run(folder.path(), &["send", "other", "x", "--as", "alice", "--url", url], &[]).await?;
     assert_eq!(refused.status.code(), FAILURE);
     assert!(text(&refused.stderr).contains("--invite"), "{}", text(&refused.stderr));
+
+    // Only a refused password makes it ask for one.
+    nobody.sign_up("eve", "her own secret", None).await?;
+    for (who, asks) in [("eve", true), ("no handle", false)] {
+        let refused = run(folder.path(), &["send", "other", "x", "--as", who, "--url", url], &[]).await?;
+        let told = text(&refused.stderr);
+        assert_eq!((refused.status.code(), told.contains("--password")), (FAILURE, asks), "{told}");
+    }
     Ok(())
 }
 
