@@ -34,11 +34,12 @@ use auth::OutsideUsers;
 use claims::Claims;
 use deliver::Deliverer;
 use finish::{Finisher, OutboxTask};
+use futures_util::{FutureExt as _, future::FusedFuture as _};
 use limits::Limits;
 use push_stream::PushStreams;
 use send::{FanOut, Stored};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinError};
 use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Directory, Placement, Registry};
@@ -98,6 +99,11 @@ pub struct App {
     delivering: Shutdown,
 }
 
+/// The writer panicked, so that nothing can be stored any more: the api has stopped, to be started anew.
+#[derive(Debug, thiserror::Error)]
+#[error("the writer failed")]
+pub struct WriterFailed(#[source] JoinError);
+
 /// Builds an api and binds its listener.
 ///
 /// # Errors
@@ -154,7 +160,10 @@ impl App {
     }
 
     /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox.
-    pub async fn run(self, shutdown: &Shutdown) {
+    ///
+    /// # Errors
+    /// When it ended by itself, as softly, because the writer had panicked.
+    pub async fn run(self, shutdown: &Shutdown) -> Result<(), WriterFailed> {
         let address = self.address;
         let Self { api, listener, directory, streams, writer, stored, fan_out, outbox, serving, delivering, .. } = self;
         let patience = Duration::from_secs(api.config.stop_s.into());
@@ -168,9 +177,9 @@ impl App {
             serving.spawn(async move { api.limits.sweep_forever().await })
         };
         let writer_life = Shutdown::new();
-        let writer_task = {
+        let mut writer_task = {
             let life = writer_life.clone();
-            writer_life.spawn(async move { writer.run(&life).await })
+            writer_life.spawn(async move { writer.run(&life).await }).fuse()
         };
         delivering.spawn(fan_out.run(stored, delivering.clone()));
         let outbox_task = {
@@ -179,26 +188,34 @@ impl App {
         };
 
         let router = routes::router(Arc::clone(&api));
-        let hard = shutdown.stopping_now();
+        let (hard, late) = (shutdown.stopping_now(), serving.stopping());
+        let mut failed = None;
         tracing::info!(http = %address, "the api serves");
         let work = async {
-            let stopping = shutdown.stopping();
             let stop_serving = async {
-                stopping.await;
+                tokio::select! {
+                    () = shutdown.stopping() => {}
+                    ended = &mut writer_task => failed = ended.err(),
+                }
+                if let Some(error) = &failed {
+                    tracing::error!(%error, "the writer failed, nothing can be stored any more: this api stops");
+                }
                 serving.stop();
             };
             tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
             limits_task.abort();
             // No request is left to ask for more; what is queued is committed and handed on.
             writer_life.stop();
-            let _ = writer_task.await;
+            if !writer_task.is_terminated() {
+                failed = (&mut writer_task).await.err();
+            }
             // The writer is gone and so is its end of the fan-out: it runs dry, and with it the outbox task.
             let _ = outbox_task.await;
         };
         tokio::select! {
             () = work => {}
             () = hard => {}
-            () = async { shutdown.stopping().await; tokio::time::sleep(patience * 2).await } => {
+            () = async { late.await; tokio::time::sleep(patience * 2).await } => {
                 tracing::warn!("not everything was finished in time; the outbox keeps it");
             }
         }
@@ -212,5 +229,52 @@ impl App {
             life.wait(Duration::ZERO).await;
         }
         tracing::info!("the api has ended");
+        failed.map_or(Ok(()), |error| Err(WriterFailed(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use touchline_auth::{KeySet, SigningKey};
+    use touchline_registry::MemoryRegistry;
+
+    async fn app(folder: &tempfile::TempDir) -> App {
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let storage = Storage::connect(&touchline_storage::Settings { url, max_connections: 1 }).await.unwrap();
+        storage.migrate_up().await.unwrap();
+        let key = Arc::new(SigningKey::generate().unwrap().0);
+        let keys = KeySet::from_jwks(&serde_json::json!({"keys": [key.public_jwk()]})).unwrap();
+        let life = Duration::from_secs(900);
+        let dependencies = Dependencies {
+            storage,
+            registry: Arc::new(MemoryRegistry::new()),
+            access: AccessTokens::new(Arc::clone(&key), keys, "touchline", life).unwrap(),
+            refresh_life: life,
+            tickets: TicketSigner::new(key),
+            identities: IdentityProviders::open(&[]).await.unwrap(),
+        };
+        build(Config { listen: ([127, 0, 0, 1], 0).into(), ..Config::default() }, dependencies).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_api_whose_writer_panicked_stops_and_says_so() {
+        let (folder, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let app = app(&folder).await;
+        let (address, writer) = (app.http_address(), app.api.writer.clone());
+        let ended = async { tokio::join!(app.run(&shutdown), writer.panic()).0 };
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends by itself");
+        assert!(ended.expect_err("the writer failed").0.is_panic());
+        assert!(!shutdown.is_stopping(), "nobody asked for it");
+        assert!(TcpListener::bind(address).await.is_ok(), "it serves no more");
+    }
+
+    #[tokio::test]
+    async fn an_api_that_is_stopped_ends_well() {
+        let (folder, shutdown) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let app = app(&folder).await;
+        shutdown.stop();
+        let ended = tokio::time::timeout(Duration::from_secs(20), app.run(&shutdown)).await.expect("it ends");
+        assert!(ended.is_ok());
     }
 }

@@ -35,9 +35,24 @@ pub struct Receipt {
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Command {
-    Send { message: NewMessage, traceparent: String, reply: Reply<Receipt> },
-    Change { change: ChannelChange, traceparent: String, reply: Reply<Changed> },
-    Create { channel: NewChannel, traceparent: String, reply: Reply<CreateChannel> },
+    Send {
+        message: NewMessage,
+        traceparent: String,
+        reply: Reply<Receipt>,
+    },
+    Change {
+        change: ChannelChange,
+        traceparent: String,
+        reply: Reply<Changed>,
+    },
+    Create {
+        channel: NewChannel,
+        traceparent: String,
+        reply: Reply<CreateChannel>,
+    },
+    /// Fail as a bug would make it.
+    #[cfg(test)]
+    Panic,
 }
 
 /// The way into the writer; clones share it.
@@ -70,6 +85,12 @@ impl Writer {
     /// As [`send`](Self::send).
     pub async fn create(&self, channel: NewChannel, traceparent: String) -> Result<CreateChannel, Error> {
         self.ask(|reply| Command::Create { channel, traceparent, reply }).await
+    }
+
+    /// Makes the task panic.
+    #[cfg(test)]
+    pub async fn panic(&self) {
+        self.queue.send(Command::Panic).await.expect("the task runs");
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
@@ -140,6 +161,8 @@ impl WriterTask {
                     self.append(mem::take(&mut sends)).await;
                     self.create(channel, traceparent, reply).await;
                 }
+                #[cfg(test)]
+                Command::Panic => panic!("as a bug would"),
             }
         }
         self.append(sends).await;

@@ -5,9 +5,10 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use touchline_mesh::client_address::{client_address, counted_address, is_trusted};
 
 /// The limit that a socket would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ struct Count {
 #[derive(Debug)]
 pub(crate) struct Place {
     addresses: Arc<Addresses>,
+    peer: IpAddr,
     /// None behind a trusted proxy until its word on the client is heard.
     address: Option<IpAddr>,
     authenticated: bool,
@@ -61,34 +63,13 @@ impl Addresses {
         if state.unauthenticated >= self.unauthenticated {
             return Err(Crowded::Gateway);
         }
-        let address = if self.trusts(peer) { None } else { Some(whole(peer)) };
+        let address = (!is_trusted(peer, &self.trusted_proxies)).then(|| counted_address(peer));
         if let Some(address) = address {
             state.add(address, self.per_address)?;
         }
         state.unauthenticated += 1;
         drop(state);
-        Ok(Place { addresses: Arc::clone(self), address, authenticated: false })
-    }
-
-    fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&peer))
-    }
-
-    /// Whom the nearest proxy that is not ours saw: the rightmost address in `X-Forwarded-For` that is no trusted
-    /// proxy. What stands left of it anybody may have written.
-    fn forwarded_for(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-        for value in values.into_iter().rev() {
-            for hop in value.to_str().ok()?.rsplit(',') {
-                let hop = hop.trim();
-                let address = hop.parse().or_else(|_| hop.parse().map(|with_port: SocketAddr| with_port.ip())).ok()?;
-                if !self.trusts(address) {
-                    return Some(address);
-                }
-            }
-        }
-        None
+        Ok(Place { addresses: Arc::clone(self), peer, address, authenticated: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,11 +79,11 @@ impl Addresses {
 }
 
 impl Place {
-    /// Behind a trusted proxy: counts the socket for the client that the proxy names.
+    /// Behind a trusted proxy: counts the socket for the client that the proxy names, or for the proxy when it names
+    /// nobody.
     pub(crate) fn hear_proxy(&mut self, headers: &HeaderMap) -> Result<(), Crowded> {
-        if self.address.is_none()
-            && let Some(client) = self.addresses.forwarded_for(headers).map(whole)
-        {
+        if self.address.is_none() {
+            let client = counted_address(client_address(self.peer, headers, &self.addresses.trusted_proxies));
             self.addresses.lock().add(client, self.addresses.per_address)?;
             self.address = Some(client);
         }
@@ -151,17 +132,6 @@ impl State {
         if let Some(count) = address.and_then(|address| self.by_address.get_mut(&address)) {
             count.unauthenticated -= 1;
         }
-    }
-}
-
-/// The address that is counted: one IPv6 customer has a whole /64.
-fn whole(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -239,6 +209,17 @@ mod tests {
         first.hear_proxy(&forwarded(&["198.51.100.9, 192.0.2.1", "10.0.0.2"])).expect("room");
         assert_eq!(first.address, Some(ip("192.0.2.1")));
         assert_eq!(second.hear_proxy(&forwarded(&["192.0.2.1:5000"])), Err(Crowded::Address));
+    }
+
+    #[test]
+    fn a_proxy_that_names_nobody_is_counted_itself() {
+        let addresses = addresses(1, 1, 100);
+        let mut places = [(); 3].map(|()| addresses.enter(ip("10.0.0.1")).expect("a proxy"));
+        places[0].hear_proxy(&forwarded(&["unknown"])).expect("room");
+        assert_eq!(places[0].address, Some(ip("10.0.0.1")));
+        assert_eq!(places[1].hear_proxy(&forwarded(&[])), Err(Crowded::Address));
+        places[2].hear_proxy(&forwarded(&["[2001:db8::5]"])).expect("room");
+        assert_eq!(places[2].address, Some(ip("2001:db8::")));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Config {
     /// no `Origin` (they are no browsers) may always.
     pub allowed_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is believed, as networks. Nobody else's is. All clients behind a proxy that
-    /// is not listed count as one address.
+    /// is not listed, or that names nobody, count as one address.
     pub trusted_proxies: Vec<IpNet>,
     /// How much at once.
     pub limits: Limits,

@@ -50,6 +50,8 @@ pub(crate) enum Offered {
 pub(crate) enum Order {
     /// Tell the client to connect elsewhere after so long.
     Leave(Duration),
+    /// Tell the client again that it is registered, so that it syncs.
+    Ready,
     /// Close now, whatever waits.
     Close(Close),
 }
@@ -76,6 +78,7 @@ struct State {
     taken_frames: usize,
     taken_bytes: usize,
     leave: Option<Duration>,
+    ready: bool,
     closing: Option<Closing>,
     waker: Option<Waker>,
 }
@@ -116,13 +119,17 @@ impl Queue {
         Offered::Taken
     }
 
-    /// Orders the session to leave or to close. The first close stands.
+    /// Orders the session to do something. The first close stands.
     pub(crate) fn order(&self, order: Order) {
         let mut state = self.lock();
         let waker = match order {
             Order::Close(close) => state.close(close),
             Order::Leave(after) => {
                 state.leave = Some(after);
+                state.waker.take()
+            }
+            Order::Ready => {
+                state.ready = true;
                 state.waker.take()
             }
         };
@@ -145,6 +152,9 @@ impl Queue {
         }
         if let Some(after) = state.leave.take() {
             return Poll::Ready(Taken::Order(Order::Leave(after)));
+        }
+        if std::mem::take(&mut state.ready) {
+            return Poll::Ready(Taken::Order(Order::Ready));
         }
         if written {
             state.settle();

@@ -1,11 +1,11 @@
 //! Keeps the registry's routes in step with the hub: forgets ended sessions, and registers every session again when
-//! the registry lost them. Both in batches, so that neither a mass close nor a lost Redis becomes a storm.
+//! the registry lost them; their clients then sync, for what was sent in between found nobody. Both in batches, so that neither a mass close nor a lost Redis becomes a storm.
 
-use crate::{gateway::Gateway, hub::Member};
+use crate::{gateway::Gateway, hub::Member, queue::Order};
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc, oneshot};
-use touchline_registry::Registration;
+use touchline_registry::{Registered, Registration};
 
 /// Routes removed at once.
 const FORGOTTEN_AT_ONCE: usize = 64;
@@ -100,14 +100,22 @@ pub(crate) async fn restore_lost(gateway: Arc<Gateway>) {
 
 async fn restore(gateway: &Gateway, batch: &[Arc<Member>]) {
     loop {
-        let held: Vec<_> = batch.iter().map(|m| &m.registration).filter(|r| gateway.hub.holds(r)).cloned().collect();
+        let held: Vec<_> = batch.iter().filter(|member| gateway.hub.holds(&member.registration)).collect();
         if held.is_empty() {
             return;
         }
-        match gateway.ask(gateway.registry.register(&held)).await {
-            Ok(_) => {
-                // Who left in between has just been registered once too often. A newer route elsewhere stays.
-                held.into_iter().filter(|r| !gateway.hub.holds(r)).for_each(|r| gateway.routes.forget(r));
+        let routes: Vec<_> = held.iter().map(|member| member.registration.clone()).collect();
+        match gateway.ask(gateway.registry.register(&routes)).await {
+            Ok(answers) => {
+                for ((member, route), answer) in held.into_iter().zip(routes).zip(answers) {
+                    if !gateway.hub.holds(&route) {
+                        // It left in between and has just been registered once too often.
+                        gateway.routes.forget(route);
+                    } else if !matches!(answer, Registered::Newer { .. }) {
+                        // Not before: only what is stored from now on is pushed again.
+                        member.queue.order(Order::Ready);
+                    }
+                }
                 return;
             }
             Err(error) => {

@@ -110,6 +110,7 @@ impl Connection {
                 Event::Ended(ending) => return ending,
                 Event::Order(Order::Close(close)) => return Ending::Close(None, close),
                 Event::Order(Order::Leave(after)) => self.session.leave(&self.gateway.rules, after, Instant::now()),
+                Event::Order(Order::Ready) => Action::Reply(self.session.ready(&self.gateway.rules, Instant::now())),
                 Event::Received(Message::Close(_)) => return Ending::PeerClosed,
                 Event::Received(message) => self.receive(&message),
                 Event::Renewed(Ok(expires)) => self.session.renewed(&self.gateway.rules, expires, Instant::now()),

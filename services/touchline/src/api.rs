@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let keys = parts::public_keys(&config, &shutdown).await?;
         let app = parts::api(&config, keys, storage.clone(), registry, &shutdown).await?;
         life::say_ready(&format!("api http=http://{}", app.http_address()))?;
-        app.run(&shutdown).await;
-        Ok(storage.close().await?)
+        let served = app.run(&shutdown).await;
+        storage.close().await?;
+        Ok(served?)
     })
 }

@@ -143,22 +143,31 @@ async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow
             () = parts::until_listed(registry.as_ref(), incarnation) => life::say_ready(&ready)?,
             () = shutdown.stopping() => {}
         }
-        api.run(shutdown).await;
-        Ok(())
+        anyhow::Ok(api.run(shutdown).await?)
     };
-    // What the api committed is still delivered when it stops: the gateway stops after it.
+    // What the api committed is still delivered when it stops: the gateway stops after it. When one of them ends by
+    // itself, the other one still stops softly.
     let gateway_life = Shutdown::new();
     let stop_now = async {
         shutdown.stopping_now().await;
         gateway_life.stop_now();
     };
     let serve = async {
-        tokio::try_join!(async { Box::pin(api).await.inspect(|()| gateway_life.stop()) }, async {
-            Ok(Box::pin(gateway.run(&gateway_life)).await.inspect(|()| shutdown.stop())?)
-        },)
+        let api = async {
+            let ended = Box::pin(api).await;
+            gateway_life.stop();
+            ended
+        };
+        let gateway = async {
+            let ended = Box::pin(gateway.run(&gateway_life)).await;
+            shutdown.stop();
+            ended
+        };
+        let (api, gateway) = tokio::join!(api, gateway);
+        api.and(gateway.map_err(Into::into))
     };
     tokio::select! {
-        served = serve => served.map(drop),
+        served = serve => served,
         () = stop_now => Ok(()),
     }
 }

@@ -7,7 +7,8 @@ use touchline_ids::SessionId;
 /// A frame from the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame {
-    /// The session is authenticated and its route is visible: sync now.
+    /// The session is authenticated and its route is visible: sync now. Comes again when the session was renewed, and
+    /// when its route had been lost.
     Ready {
         /// The session.
         session_id: SessionId,

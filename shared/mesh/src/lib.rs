@@ -1,9 +1,10 @@
-//! How our processes talk and how they stop: the one client stack, the one server stack, HTTP accept loop, status
-//! mapping, shutdown. It knows addresses, never users.
+//! How our processes talk and how they stop: the one client stack, the one server stack, HTTP accept loop, a
+//! request's client address, status mapping, shutdown. It knows addresses, never users.
 //!
 //! Never depends on another crate of ours.
 
 pub mod client;
+pub mod client_address;
 pub mod http;
 pub mod server;
 pub mod shutdown;

@@ -103,6 +103,20 @@ async fn a_registry_that_lost_everything_gets_every_session_again() {
 }
 
 #[tokio::test]
+async fn a_session_whose_route_was_lost_is_told_to_sync_once_it_is_found_again() {
+    let served = Served::start(|_| {}).await;
+    let user = UserId::new();
+    let mut client = served.try_connect(user, "phone", 1).await;
+    let first = client.ready().await;
+    served.world.registry.lose_everything();
+    let again = client.ready().await;
+    assert_eq!(served.world.routes(user).await, [served.incarnation], "what is sent from now on is pushed");
+    assert_eq!(again["session_id"], first["session_id"]);
+    assert_eq!(again["heartbeat_s"], first["heartbeat_s"]);
+    assert_eq!(client.is_alive().await, 0);
+}
+
+#[tokio::test]
 async fn without_the_registry_sessions_stay_and_newcomers_are_sent_elsewhere() {
     let served = Served::start(|config| config.times.lease_ms = 300).await;
     let (user, channel) = (UserId::new(), ChannelId::new());

@@ -89,6 +89,8 @@ impl<'a> Session<'a> {
             }
             Frame::Ready { expires_in_s, .. } => {
                 self.renewal = Some(renewal(self.heard, Duration::from_secs(expires_in_s)));
+                // Also when nobody asked for it: then the gateway had been lost to the senders for a while.
+                self.tail.sync().await?;
             }
             Frame::Reconnect { after_ms } => self.moving = Some(self.heard + Duration::from_millis(after_ms)),
             Frame::Error { code, message } => {

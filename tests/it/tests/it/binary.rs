@@ -243,20 +243,20 @@ async fn a_token_made_by_hand_is_accepted() -> Result<()> {
 }
 
 /// A running `touchline tail`.
-struct Tail {
+pub struct Tail {
     lines: Lines<BufReader<ChildStdout>>,
     _child: Child,
 }
 
 impl Tail {
-    fn start(folder: &Path, arguments: &[&str]) -> Result<Self> {
+    pub fn start(folder: &Path, arguments: &[&str]) -> Result<Self> {
         let mut child = command(folder, arguments)?.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
         Ok(Self { lines, _child: child })
     }
 
     /// The next line. Its time of day is cut off.
-    async fn line(&mut self) -> Result<String> {
+    pub async fn line(&mut self) -> Result<String> {
         let line = timeout(DEADLINE, self.lines.next_line()).await.context("no line came")??;
         let line = line.context("tail has ended")?;
         Ok(line.split_once(' ').map_or(line.as_str(), |(_, rest)| rest).to_owned())

@@ -1,6 +1,6 @@
 //! What happens to processes: killed, hanging, stopped. One checker judges every run: lost, duplicated, out of order.
 
-use crate::registry::servers::Server;
+use crate::{binary::Tail, registry::servers::Server};
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use touchline_client::Frame;
 use touchline_harness::{Checker, Device, Inbox, Person, Stack, eventually};
 use touchline_ids::{ChannelId, Seq};
+use uuid::Uuid;
 
 /// A person's phone as an application runs it: it reconnects and syncs.
 struct Phone {
@@ -258,5 +259,21 @@ async fn a_registry_that_forgot_everything_is_filled_again() -> Result<()> {
     for phone in &mut phones {
         phone.is_exact(&checker, channel).await?;
     }
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_while_the_registry_had_forgotten_a_session_comes_by_itself() -> Result<()> {
+    let redis = Server::start(&[]).await;
+    // The second look is over long before the routes are back: nobody pushes the message any more.
+    let stack = Stack::processes(1, 1).registry(&[redis.url()]).api(|api| api.second_look_ms = 1).start().await?;
+    let [alice, bob] = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&[&alice, &bob]).await?;
+    let token = stack.access_tokens().issue(bob.id, Uuid::now_v7())?;
+    let mut tail = Tail::start(stack.folder(), &["tail", "--token", &token, "--url", stack.api_url(0)])?;
+    assert!(tail.line().await?.contains("made the channel"));
+    redis.run::<()>("FLUSHALL").await?;
+    alice.send(channel, "in between").await?;
+    assert!(tail.line().await?.ends_with(r#"{"text":"in between"}"#));
     stack.stop().await
 }
