@@ -2,7 +2,7 @@
 
 use crate::{
     push_stream::{PendingResult, PushStreams},
-    send::Stored,
+    writer::Stored,
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};

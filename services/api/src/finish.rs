@@ -6,7 +6,7 @@ use crate::{
     clock,
     deliver::{Deliverer, Pushed},
     resolve::Reached,
-    send::Stored,
+    writer::Stored,
 };
 use futures_util::future::join_all;
 use std::{iter, sync::Arc, time::Duration};

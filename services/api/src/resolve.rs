@@ -1,6 +1,6 @@
 //! Who must get a message: the members of its channel at its seq.
 
-use crate::send::Stored;
+use crate::writer::Stored;
 use bytes::Bytes;
 use std::sync::Arc;
 use touchline_ids::UserId;

@@ -13,7 +13,7 @@ use crate::{
     finish::Finisher,
     resolve::{Group, resolve},
     trace::Traceparent,
-    writer::Receipt,
+    writer::{Receipt, Stored},
 };
 use aws_lc_rs::digest;
 use axum::extract::State;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq};
 use touchline_mesh::Shutdown;
-use touchline_storage::{Entry, Members, NewMessage};
+use touchline_storage::NewMessage;
 use utoipa::ToSchema;
 
 /// Longest content, in bytes of JSON text: with its envelope it fits a socket frame of 64 KiB.
@@ -117,19 +117,6 @@ fn body_hash(content: &str, no_push: bool) -> [u8; 32] {
     bytes
 }
 
-/// A committed entry on its way to its recipients.
-#[derive(Clone)]
-pub struct Stored {
-    /// The entry.
-    pub entry: Entry,
-    /// The members at its seq.
-    pub members: Arc<Members>,
-    /// Whether who is missed gets a notification.
-    pub notify: bool,
-    /// The sending request's trace context; may be empty.
-    pub traceparent: String,
-}
-
 impl Stored {
     /// What it holds in memory while it is under way, about, in bytes; never more than there may be in all.
     fn cost(&self) -> u32 {
@@ -208,6 +195,7 @@ impl FanOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use touchline_storage::{Entry, Members};
 
     fn caller() -> Caller {
         Caller::for_test(touchline_ids::UserId::new())

@@ -4,7 +4,7 @@
 //! It never waits for a batch to fill: while one batch commits the next one collects, which batches exactly as much
 //! as the load needs and adds no delay to a lone send.
 
-use crate::{claims::Claims, error::Error, send::Stored};
+use crate::{claims::Claims, error::Error};
 use std::{mem, sync::Arc};
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
@@ -13,7 +13,8 @@ use tokio::sync::{
 use touchline_ids::{ChannelId, MessageId, Seq};
 use touchline_mesh::Shutdown;
 use touchline_storage::{
-    Appended, Changed, ChannelChange, CreateChannel, MemberCache, NewChannel, NewMessage, Storage, StorageError,
+    Appended, Changed, ChannelChange, CreateChannel, Entry, MemberCache, Members, NewChannel, NewMessage, Storage,
+    StorageError,
 };
 
 /// Most sends in one transaction.
@@ -30,6 +31,19 @@ pub struct Receipt {
     pub created_at_ms: i64,
     /// Whether it had been stored before.
     pub duplicate: bool,
+}
+
+/// A committed entry on its way to its recipients.
+#[derive(Clone)]
+pub struct Stored {
+    /// The entry.
+    pub entry: Entry,
+    /// The members at its seq.
+    pub members: Arc<Members>,
+    /// Whether who is missed gets a notification.
+    pub notify: bool,
+    /// The sending request's trace context; may be empty.
+    pub traceparent: String,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
