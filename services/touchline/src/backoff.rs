@@ -28,6 +28,11 @@ impl Backoff {
         self.tries = 0;
     }
 
+    /// The server asked for patience: the next delay is drawn below the longest limit.
+    pub(crate) fn lengthen(&mut self) {
+        self.tries = u32::MAX;
+    }
+
     /// The delay before the next try.
     pub(crate) fn next(&mut self, random: &mut impl Rng) -> Duration {
         let limit = self.base.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.cap);
@@ -66,5 +71,17 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next(&mut random) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn asked_for_patience_the_next_limit_is_the_longest() {
+        let mut random = SmallRng::seed_from_u64(3);
+        let longest = (0..1_000).map(|_| {
+            let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+            backoff.lengthen();
+            backoff.next(&mut random)
+        });
+        let longest = longest.max().expect("a thousand of them");
+        assert!(longest > Duration::from_secs(27) && longest <= Duration::from_secs(30), "{longest:?}");
     }
 }

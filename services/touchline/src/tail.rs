@@ -90,6 +90,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             if end.needs_a_new_token() {
                 let _ = tail.account.renew().await;
             }
+            if end.asks_for_patience() {
+                tail.backoff.lengthen();
+            }
             let delay = match &end {
                 End::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
                 _ if end.is_final() => return Err(end.into()),
@@ -158,8 +161,8 @@ impl End {
     fn is_final(&self) -> bool {
         match self {
             Self::Moved => false,
-            // Forbidden; replaced by the same device.
-            Self::Closed(closed) => matches!(closed.code, 4003 | 4009),
+            // Forbidden; replaced by the same device; the log-in was ended.
+            Self::Closed(closed) => matches!(closed.code, 4003 | 4009 | 4011),
             Self::Client(error) => {
                 error.refusal().is_some_and(|refusal| refusal.status < 500 && !refusal.is_temporary())
             }
@@ -169,7 +172,12 @@ impl End {
 
     /// Whether the gateway no longer takes our word. An api may accept an access token a little longer.
     fn needs_a_new_token(&self) -> bool {
-        matches!(self, Self::Closed(Closed { code: 4001 | 4011, .. }))
+        matches!(self, Self::Closed(Closed { code: 4001, .. }))
+    }
+
+    /// Whether PROTOCOL.md's table says "longest back-off".
+    fn asks_for_patience(&self) -> bool {
+        matches!(self, Self::Closed(Closed { code: 1002 | 1007 | 1009 | 1013 | 4008, .. }))
     }
 
     fn retry_after(&self) -> Duration {
