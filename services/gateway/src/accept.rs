@@ -16,7 +16,6 @@ use socket2::SockRef;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
@@ -31,15 +30,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: im
     let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of files, most likely: wait for some to be closed instead of spinning.
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = touchline_mesh::http::accept(&listener) => accepted,
             () = &mut stop => return,
         };
         match gateway.addresses.enter(peer.ip()) {

@@ -1,4 +1,4 @@
-//! The one HTTP accept loop: what `axum::serve` does, with the header timeout and limits it does not set.
+//! Accepting connections, and the one HTTP server over them: what `axum::serve` does, with the header timeout and limits it does not set.
 
 use crate::Shutdown;
 use hyper_util::{
@@ -14,13 +14,30 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tower::ServiceExt as _;
 
 /// How long a client may take over its request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// hyper's read buffer bounds the request head: request line and headers together.
 const HEAD_LIMIT: usize = 24 * 1024;
+
+/// The next connection, however long it takes. Nothing is lost when it is no longer waited for.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                // Out of files, most likely: wait for some to be closed instead of spinning.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
 
 /// Serves `router` until the soft stop; requests under way get `patience` to finish. Each request carries its peer's
 /// [`SocketAddr`] as an extension.
@@ -42,15 +59,7 @@ pub async fn serve(listener: TcpListener, router: axum::Router, shutdown: &Shutd
     let mut stopping = std::pin::pin!(shutdown.stopping());
     loop {
         let (socket, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of files, most likely: wait for some to be closed instead of spinning.
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = accept(&listener) => accepted,
             () = &mut stopping => break,
         };
         let _ = socket.set_nodelay(true);
