@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Payloads stay slices of the receive buffer: no copy.
         .bytes(".touchline.push.v1.PushRequest")
         .bytes(".touchline.push.v1.PushResult")
+        .bytes(".touchline.push.v1.Acks")
         .bytes(".touchline.push.v1.Message.content")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

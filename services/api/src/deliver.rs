@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use touchline_ids::UserId;
 use touchline_proto::{
     convert::pack_users,
-    push::{Message, PushRequest},
+    push::{Message, PushRequest, push_request::Purpose},
 };
 use touchline_registry::{Directory, Group, Lease, Registry};
 
@@ -109,6 +109,7 @@ impl Deliverer {
             ack_wait_ms: u32::try_from(self.ack_wait.as_millis()).unwrap_or(u32::MAX),
             traceparent: stored.traceparent.clone(),
             message: Some(message.clone()),
+            purpose: Purpose::Show.into(),
         };
         targets
             .iter()

@@ -208,7 +208,7 @@ mod tests {
     use touchline_ids::{ConnectionNumber, IncarnationId, MessageId};
     use touchline_mesh::server::GrpcListener;
     use touchline_proto::push::{
-        PushRequest, PushResult,
+        PushAnswer, PushRequest, PushResult,
         push_service_server::{PushService, PushServiceServer},
     };
     use touchline_registry::{Directory, GatewayState, Lease, MemoryRegistry, Registration, Registry};
@@ -223,7 +223,7 @@ mod tests {
 
     #[tonic::async_trait]
     impl PushService for Gateway {
-        type PushStream = ReceiverStream<Result<PushResult, Status>>;
+        type PushStream = ReceiverStream<Result<PushAnswer, Status>>;
 
         async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
             let (results, receiver) = mpsc::channel(8);
@@ -236,7 +236,8 @@ mod tests {
                         return;
                     }
                     this.acked.fetch_add(1, Ordering::SeqCst);
-                    let _ = results.send(Ok(PushResult { push_id: push.push_id, ..PushResult::default() })).await;
+                    let _ =
+                        results.send(Ok(PushResult { push_id: push.push_id, ..PushResult::default() }.into())).await;
                 }
             });
             Ok(Response::new(ReceiverStream::new(receiver)))

@@ -9,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use touchline_ids::IncarnationId;
 use touchline_mesh::{Shutdown, client};
-use touchline_proto::push::{PushRequest, PushResult, push_service_client::PushServiceClient};
+use touchline_proto::push::{
+    PushAnswer, PushRequest, PushResult, push_answer::Answer, push_service_client::PushServiceClient,
+};
 use touchline_registry::{Directory, Lease, View};
 
 /// Pushes waiting for one gateway's stream. More means that the gateway does not keep up: they count as not reached.
@@ -141,7 +143,7 @@ enum Ended {
 async fn exchange(
     pushes: &mut mpsc::Receiver<Push>,
     outbound: &mpsc::Sender<PushRequest>,
-    mut inbound: tonic::Streaming<PushResult>,
+    mut inbound: tonic::Streaming<PushAnswer>,
 ) -> Ended {
     let mut pending: HashMap<u64, oneshot::Sender<PushResult>> = HashMap::new();
     let mut last_id = 0;
@@ -152,13 +154,15 @@ async fn exchange(
             Some((permit, pushes.recv().await))
         };
         tokio::select! {
-            result = inbound.message() => match result {
-                Ok(Some(result)) => {
+            answer = inbound.message() => match answer {
+                Ok(Some(PushAnswer { answer: Some(Answer::Result(result)) })) => {
                     if let Some(reply) = pending.remove(&result.push_id) {
                         // Whoever asked may have given up waiting.
                         let _ = reply.send(result);
                     }
                 }
+                // What a newer gateway says besides.
+                Ok(Some(_)) => {}
                 Ok(None) => return Ended::Broken("ended by the gateway".to_owned()),
                 Err(status) => return Ended::Broken(status.message().to_owned()),
             },

@@ -18,7 +18,7 @@ use touchline_ids::{ChannelId, Seq, UserId};
 use touchline_mesh::Shutdown;
 use touchline_proto::{
     convert::ID_LEN,
-    push::{PushRequest, PushResult, push_service_server::PushService},
+    push::{PushAnswer, PushRequest, PushResult, push_service_server::PushService},
 };
 
 /// Recipients of one push; the proto says so.
@@ -39,11 +39,11 @@ pub(crate) struct Pushes {
     pub(crate) stop: Shutdown,
 }
 
-type Results = mpsc::Sender<Result<PushResult, Status>>;
+type Results = mpsc::Sender<Result<PushAnswer, Status>>;
 
 #[tonic::async_trait]
 impl PushService for Pushes {
-    type PushStream = ReceiverStream<Result<PushResult, Status>>;
+    type PushStream = ReceiverStream<Result<PushAnswer, Status>>;
 
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         let (results, receiver) = mpsc::channel(RESULTS);
@@ -236,7 +236,7 @@ impl PushStream {
     }
 
     async fn send(&self, result: PushResult) -> Result<(), Lost> {
-        match timeout(RESULT_PATIENCE, self.results.send(Ok(result))).await {
+        match timeout(RESULT_PATIENCE, self.results.send(Ok(result.into()))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Lost),
         }

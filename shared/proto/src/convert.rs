@@ -1,5 +1,6 @@
 //! Packed ids: 16 bytes each, one after another. 10,000 recipients are one allocation and one copy.
 
+use crate::push::{Acks, PushAnswer, PushResult, push_answer::Answer};
 use bytes::{Bytes, BytesMut};
 use touchline_ids::{InvalidId, UserId};
 
@@ -22,6 +23,18 @@ pub fn pack_users<'a>(users: impl ExactSizeIterator<Item = &'a UserId>) -> Bytes
 pub fn unpack_users(packed: &[u8]) -> Result<impl ExactSizeIterator<Item = UserId> + '_, InvalidId> {
     let (ids, rest) = packed.as_chunks::<ID_LEN>();
     if rest.is_empty() { Ok(ids.iter().map(|id| UserId(uuid::Uuid::from_bytes(*id)))) } else { Err(InvalidId) }
+}
+
+impl From<PushResult> for PushAnswer {
+    fn from(result: PushResult) -> Self {
+        Self { answer: Some(Answer::Result(result)) }
+    }
+}
+
+impl From<Acks> for PushAnswer {
+    fn from(acks: Acks) -> Self {
+        Self { answer: Some(Answer::Acks(acks)) }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tonic::Streaming;
 use touchline_ids::{ChannelId, IncarnationId, MessageId, UserId};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
-    push::{Message, PushRequest, PushResult, push_service_client::PushServiceClient},
+    push::{Message, PushAnswer, PushRequest, push_answer, push_service_client::PushServiceClient},
 };
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -121,7 +121,7 @@ impl Client {
 /// An api with one push stream.
 pub struct Api {
     pushes: mpsc::Sender<PushRequest>,
-    results: Streaming<PushResult>,
+    answers: Streaming<PushAnswer>,
     incarnation: IncarnationId,
     next: u64,
 }
@@ -141,7 +141,7 @@ impl Api {
         let channel = touchline_mesh::client::stream_channel(&format!("http://{address}")).expect("an address");
         let (pushes, receiver) = mpsc::channel(64);
         let call = PushServiceClient::new(channel).push(ReceiverStream::new(receiver)).await;
-        Self { pushes, results: call.expect("a stream").into_inner(), incarnation, next: 0 }
+        Self { pushes, answers: call.expect("a stream").into_inner(), incarnation, next: 0 }
     }
 
     pub async fn send(&mut self, change: impl FnOnce(&mut PushRequest)) -> u64 {
@@ -172,7 +172,12 @@ impl Api {
     }
 
     pub async fn next_answer(&mut self) -> Option<Answer> {
-        let result = within("a push's answer", self.results.message()).await.expect("no error")?;
+        let result = loop {
+            let answer = within("a push's answer", self.answers.message()).await.expect("no error")?;
+            if let Some(push_answer::Answer::Result(result)) = answer.answer {
+                break result;
+            }
+        };
         let users = |packed: &[u8]| unpack_users(packed).expect("whole ids").collect();
         Some(Answer {
             push_id: result.push_id,

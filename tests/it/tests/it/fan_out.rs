@@ -22,7 +22,7 @@ use touchline_mesh::{Shutdown, server::GrpcListener};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
     push::{
-        PushRequest, PushResult,
+        PushAnswer, PushRequest, PushResult,
         push_service_server::{PushService, PushServiceServer},
     },
 };
@@ -48,7 +48,7 @@ struct Recorder {
 
 #[tonic::async_trait]
 impl PushService for Recorder {
-    type PushStream = ReceiverStream<Result<PushResult, Status>>;
+    type PushStream = ReceiverStream<Result<PushAnswer, Status>>;
 
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         self.streams.fetch_add(1, Ordering::SeqCst);
@@ -60,7 +60,7 @@ impl PushService for Recorder {
                 // The test may have seen enough.
                 let _ = seen.send(push);
                 if let Some(result) = result
-                    && results.send(Ok(result)).await.is_err()
+                    && results.send(Ok(result.into())).await.is_err()
                 {
                     return;
                 }
