@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod connect;
 mod deliver;
+mod delivered;
 mod error;
 mod extract;
 mod finish;
@@ -33,6 +34,7 @@ pub use config::Config;
 pub use routes::openapi;
 
 use auth::OutsideUsers;
+use delivered::Delivered;
 use limits::Limits;
 use std::{sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
@@ -71,5 +73,6 @@ pub struct Api {
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,
+    delivered: Arc<Delivered>,
     shutdown: Shutdown,
 }
