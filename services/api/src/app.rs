@@ -11,6 +11,7 @@ use crate::{
     push_stream::PushStreams,
     routes,
     send::FanOut,
+    store::Store,
     writer::{Stored, WriterTask, writer},
 };
 use futures_util::{FutureExt as _, future::FusedFuture as _};
@@ -62,7 +63,8 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let deliverer = Arc::new(Deliverer::new(registry, Arc::clone(&directory), Arc::clone(&streams), ack_wait));
     let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), Arc::clone(&claims), second_look);
     let (fan_out_queue, stored) = mpsc::channel(FAN_OUT_QUEUE);
-    let (writer, writer_task) = writer(storage.clone(), claims, config.max_members, config.writer_queue, fan_out_queue);
+    let store = Store::new(storage.clone(), claims, config.max_members, fan_out_queue);
+    let (writer, writer_task) = writer(store, config.writer_queue);
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
@@ -191,7 +193,7 @@ mod tests {
 
     async fn app(folder: &tempfile::TempDir) -> App {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&touchline_storage::Settings { url, max_connections: 1 }).await.unwrap();
+        let storage = Storage::connect(&touchline_storage::Settings { url, ..Default::default() }).await.unwrap();
         storage.migrate_up().await.unwrap();
         let key = Arc::new(SigningKey::generate().unwrap().0);
         let keys = KeySet::from_jwks(&serde_json::json!({"keys": [key.public_jwk()]})).unwrap();

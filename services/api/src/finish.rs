@@ -271,7 +271,7 @@ mod tests {
     async fn a_broken_push_is_sent_again_although_another_gateway_reached_the_user() {
         let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&touchline_storage::Settings { url, max_connections: 1 }).await.unwrap();
+        let storage = Storage::connect(&touchline_storage::Settings { url, ..Default::default() }).await.unwrap();
         let (well, broken) = (Gateway::default(), Gateway::default());
         broken.to_break.store(1, Ordering::SeqCst);
         let (sender, registry) = (UserId::new(), Arc::new(MemoryRegistry::new()));
