@@ -28,4 +28,4 @@ mod track;
 pub use checker::{Checker, Sighting, Verdict};
 pub use plan::{Channel, Devices, InvalidMix, Kind, Mix, Pace, Plan, Sending, Server, User};
 pub use report::{Broken, Cost, Deliveries, Fault, Loaded, ProcessCost, Report, Sends, Times};
-pub use running::{Connecting, Load, Progress, Running};
+pub use running::{Connecting, Load, Progress, Running, Watch};

@@ -37,11 +37,20 @@ const OTHER_FILES: u64 = 600;
 #[derive(Debug, Clone, Copy)]
 pub struct Load;
 
-/// A load that connects its devices.
+/// Everything of a load that lives; ends with it.
+struct Life(Shutdown);
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.0.stop_now();
+    }
+}
+
+/// A load that connects its devices. Dropping it gives up.
 pub struct Connecting {
     board: Arc<Board>,
     clients: Vec<Client>,
-    life: Shutdown,
+    life: Life,
     phase: watch::Sender<Phase>,
     devices: Vec<JoinHandle<Option<Seen>>>,
     costs: Costs,
@@ -52,7 +61,7 @@ pub struct Connecting {
 pub struct Running {
     pub(crate) board: Arc<Board>,
     pub(crate) clients: Vec<Client>,
-    life: Shutdown,
+    life: Life,
     sending: Shutdown,
     sender: Option<JoinHandle<Option<()>>>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -114,12 +123,12 @@ impl Load {
         // Short, and of this load alone: it stands in every text and every device's name.
         let run = Uuid::new_v4().simple().to_string()[..12].to_owned();
         let board = Arc::new(Board::new(plan, run));
-        let (life, phase) = (Shutdown::new(), watch::Sender::new(Phase::Load));
+        let (life, phase) = (Life(Shutdown::new()), watch::Sender::new(Phase::Load));
         let between = Duration::from_secs(1) / board.plan.devices.connects_per_second.max(1);
         let device = |at: usize| {
             let client = clients[at % clients.len()].clone();
             let delay = between * u32::try_from(at).unwrap_or(u32::MAX);
-            life.spawn(listen(Arc::clone(&board), at, client, phase.subscribe(), delay))
+            life.0.spawn(listen(Arc::clone(&board), at, client, phase.subscribe(), delay))
         };
         let devices = (0..board.seats.len()).map(device).collect();
         let ramp = between * u32::try_from(board.seats.len()).unwrap_or(u32::MAX);
@@ -148,10 +157,24 @@ fn check(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-impl Connecting {
+/// Tells how a load stands, while somebody else holds it.
+#[derive(Clone)]
+pub struct Watch {
+    board: Arc<Board>,
+    started: u64,
+}
+
+impl Watch {
     /// How it stands now.
-    pub fn progress(&self) -> Progress {
-        progress(&self.board, 0)
+    pub fn now(&self) -> Progress {
+        progress(&self.board, self.started)
+    }
+}
+
+impl Connecting {
+    /// To see how it stands.
+    pub fn watch(&self) -> Watch {
+        Watch { board: Arc::clone(&self.board), started: 0 }
     }
 
     /// Waits until all devices have caught up, and begins to send.
@@ -166,9 +189,9 @@ impl Connecting {
         start_heads.iter().for_each(|(channel, head)| self.board.raise(*channel, *head));
         let started = self.board.clock.now();
         self.costs.sending();
-        let sending = self.life.child();
+        let sending = self.life.0.child();
         let senders = Arc::new(Senders::new(Arc::clone(&self.board), self.clients.clone()));
-        let sender = Some(self.life.spawn(senders.run(sending.clone())));
+        let sender = Some(self.life.0.spawn(senders.run(sending.clone())));
         let Self { board, clients, life, phase, devices, costs, .. } = self;
         Ok(Running { board, clients, life, sending, sender, phase, devices, costs, start_heads, started })
     }
@@ -183,16 +206,10 @@ impl Connecting {
             }
             let trouble = || self.board.last_trouble().unwrap_or_else(|| "they said no reason".into());
             if Instant::now() > self.deadline {
-                self.life.stop_now();
                 anyhow::bail!("only {there} of {all} devices got online: {}", trouble());
             }
             sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// Ends it where it stands.
-    pub fn give_up(self) {
-        self.life.stop_now();
     }
 }
 
@@ -222,6 +239,11 @@ impl Running {
         progress(&self.board, self.started)
     }
 
+    /// To see how it stands while it is waited for.
+    pub fn watch(&self) -> Watch {
+        Watch { board: Arc::clone(&self.board), started: self.started }
+    }
+
     /// Something is broken from now on. What is sent from now until [`fault_healed`](Self::fault_healed) is also
     /// measured apart. A fault before that was not healed ends here.
     pub fn fault_began(&self, name: &str) {
@@ -233,7 +255,7 @@ impl Running {
         let board = Arc::clone(&self.board);
         let Some(_) = board.faults.heal(board.clock.now()) else { return };
         let which = board.faults.all().count() - 1;
-        self.life.spawn_until_stop(async move { watch_recovery(&board, which).await });
+        self.life.0.spawn_until_stop(async move { watch_recovery(&board, which).await });
     }
 
     /// Waits until every steady device is connected and has everything that was accepted before the last fault was
@@ -267,8 +289,8 @@ impl Running {
         self.sending.stop();
         self.sent().await;
         let report = settling::finish(&mut self).await.context("judging the load");
-        self.life.stop();
-        self.life.wait(Duration::from_secs(1)).await;
+        self.life.0.stop();
+        self.life.0.wait(Duration::from_secs(1)).await;
         report
     }
 
@@ -282,12 +304,6 @@ impl Running {
             }
         }
         seen
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.life.stop_now();
     }
 }
 
