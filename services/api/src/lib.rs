@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod connect;
 mod deliver;
+mod delivery;
 mod error;
 mod extract;
 mod finish;
@@ -20,6 +21,7 @@ mod logins;
 mod members;
 mod name;
 mod push_stream;
+mod reached;
 mod resolve;
 mod routes;
 mod send;
@@ -31,6 +33,18 @@ mod writer;
 pub use app::{App, WriterFailed, build};
 pub use config::Config;
 pub use routes::openapi;
+
+/// The rules of the fan-out, for the simulator to drive without I/O.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use crate::{
+        claims::Claims,
+        delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
+        reached::Reached,
+        resolve::{Group, resolve},
+        writer::Stored,
+    };
+}
 
 use auth::OutsideUsers;
 use limits::Limits;

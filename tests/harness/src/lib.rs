@@ -4,7 +4,6 @@
 //! Never depends on a fake of anything of ours: what a test starts here is what ships.
 
 mod builder;
-mod checker;
 mod device;
 mod inbox;
 mod local;
@@ -16,7 +15,6 @@ mod settings;
 mod stack;
 
 pub use builder::Builder;
-pub use checker::{Checker, Sighting, Verdict};
 pub use device::{DEADLINE, Device, eventually};
 pub use inbox::Inbox;
 pub use people::Person;
@@ -24,3 +22,4 @@ pub use process::{Process, binary};
 pub use proxy::{Proxy, Rules, Way};
 pub use servers::{TestDatabase, redis_cluster_urls, redis_prefix, redis_url};
 pub use stack::{PASSWORD, Stack};
+pub use touchline_load::{Checker, Sighting, Verdict};
