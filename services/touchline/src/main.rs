@@ -4,7 +4,6 @@
 
 mod account;
 mod api;
-mod backoff;
 mod cli;
 mod config;
 mod dev;
