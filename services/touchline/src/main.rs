@@ -10,6 +10,7 @@ mod dev;
 mod exit;
 mod gateway;
 mod life;
+mod load;
 mod migrate;
 mod parts;
 mod send;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use touchline_client::{Client, ClientError, Connect, Message, NewMessage, Sent, Socket};
+use touchline_client::{Client, ClientError, Connect, NewMessage, Socket};
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, UserId};
 
 /// Between two tries of what becomes possible by itself.
@@ -135,16 +135,4 @@ impl Person {
 /// The gateway is gone, or goes away (503): the next one, then.
 fn goes_elsewhere(error: &ClientError) -> bool {
     matches!(error, ClientError::Handshake(_)) || error.status() == Some(503)
-}
-
-impl From<&Sent> for Sighting {
-    fn from(sent: &Sent) -> Self {
-        Self { channel: sent.channel_id, seq: sent.seq, message: sent.message_id }
-    }
-}
-
-impl From<&Message> for Sighting {
-    fn from(message: &Message) -> Self {
-        Self { channel: message.channel_id, seq: message.seq, message: message.message_id }
-    }
 }
