@@ -239,6 +239,11 @@ impl Running {
         progress(&self.board, self.started)
     }
 
+    /// What it was asked to do.
+    pub fn plan(&self) -> &Plan {
+        &self.board.plan
+    }
+
     /// To see how it stands while it is waited for.
     pub fn watch(&self) -> Watch {
         Watch { board: Arc::clone(&self.board), started: self.started }
