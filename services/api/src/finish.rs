@@ -256,6 +256,7 @@ mod tests {
                 state: GatewayState::Ready,
                 sessions: 1,
                 capacity: 10,
+                push_streams: 0,
             };
             let (service, inside) = (PushServiceServer::new(self.clone()), life.clone());
             life.spawn(async move { listener.serve(Routes::new(service), &inside).await });

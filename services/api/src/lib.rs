@@ -11,6 +11,8 @@ mod clock;
 mod config;
 mod connect;
 mod deliver;
+mod delivered;
+mod delivery;
 mod error;
 mod extract;
 mod finish;
@@ -20,6 +22,7 @@ mod logins;
 mod members;
 mod name;
 mod push_stream;
+mod reached;
 mod resolve;
 mod routes;
 mod send;
@@ -32,7 +35,20 @@ pub use app::{App, WriterFailed, build};
 pub use config::Config;
 pub use routes::openapi;
 
+/// The rules of the fan-out, for the simulator to drive without I/O.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    pub use crate::{
+        claims::Claims,
+        delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
+        reached::Reached,
+        resolve::{Group, resolve},
+        writer::Stored,
+    };
+}
+
 use auth::OutsideUsers;
+use delivered::Delivered;
 use limits::Limits;
 use std::{sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
@@ -71,5 +87,6 @@ pub struct Api {
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,
+    delivered: Arc<Delivered>,
     shutdown: Shutdown,
 }

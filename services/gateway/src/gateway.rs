@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use touchline_auth::TicketVerifier;
-use touchline_ids::{GatewayId, IncarnationId};
+use touchline_ids::{GatewayId, IncarnationId, UserId};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Registry, RegistryError};
 
@@ -108,6 +108,12 @@ impl Gateway {
     /// Waits until every session's task has ended, their goodbyes included; at most so long.
     pub(crate) async fn sessions_ended(&self, patience: Duration) {
         join_all(self.session_lives.iter().map(|life| life.wait(patience))).await;
+    }
+
+    /// Has the sessions of these users, or of everybody when there are none, told to sync.
+    pub(crate) fn resync(self: &Arc<Self>, users: Vec<UserId>) {
+        let members = if users.is_empty() { self.hub.members() } else { self.hub.members_of(&users) };
+        self.spawn(crate::routes::tell_ready(members));
     }
 
     /// Asks the registry, but not for ever. None: no answer in time.

@@ -195,6 +195,12 @@ impl Hub {
         }
     }
 
+    /// Who of `users` has a session here. `each` gets every user in order.
+    pub(crate) fn find(&self, users: impl Iterator<Item = UserId>, mut each: impl FnMut(UserId, Option<&Arc<User>>)) {
+        let map = self.users.pin();
+        users.for_each(|id| each(id, map.get(&id)));
+    }
+
     /// Whether a device of the user acked `seq` of `channel`; also when the user has left and come back since.
     pub(crate) fn has_acked(&self, user: &User, channel: ChannelId, seq: Seq) -> bool {
         let state = user.lock();
@@ -204,6 +210,15 @@ impl Hub {
         let retired = state.retired;
         drop(state);
         retired && self.users.pin().get(&user.id).is_some_and(|user| user.lock().has_acked(channel, seq))
+    }
+
+    /// Every session of these users now.
+    pub(crate) fn members_of(&self, users: &[UserId]) -> Vec<Arc<Member>> {
+        let mut members = Vec::with_capacity(users.len());
+        self.find(users.iter().copied(), |_, user| {
+            members.extend(user.into_iter().flat_map(|user| user.lock().members.clone()));
+        });
+        members
     }
 
     /// Every session now, in no order.

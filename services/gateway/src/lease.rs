@@ -129,6 +129,7 @@ impl Keeper {
             state: if draining { GatewayState::Draining } else { GatewayState::Ready },
             sessions: gateway.hub.sessions(),
             capacity: gateway.config.limits.capacity,
+            push_streams: 0,
         }
     }
 }

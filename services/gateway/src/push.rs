@@ -1,4 +1,5 @@
-//! `PushService`: a message and its recipients in, one result out that names only the exceptions.
+//! `PushService`: a message and its recipients in, one result out that names only the exceptions. An api may also ask
+//! who has acked a message that it pushed before, and have sessions told to sync.
 
 use crate::{
     config::ms,
@@ -18,7 +19,7 @@ use touchline_ids::{ChannelId, Seq, UserId};
 use touchline_mesh::Shutdown;
 use touchline_proto::{
     convert::ID_LEN,
-    push::{PushAnswer, PushRequest, PushResult, push_service_server::PushService},
+    push::{PushAnswer, PushRequest, PushResult, push_request::Purpose, push_service_server::PushService},
 };
 
 /// Recipients of one push; the proto says so.
@@ -120,29 +121,55 @@ impl PushStream {
         Ok(())
     }
 
-    /// Hands one push out; answers it at once when nobody's ack is awaited.
     async fn push(&mut self, push: PushRequest) -> Result<(), Lost> {
         let push_id = push.push_id;
         if push.incarnation != self.gateway.incarnation.as_bytes().as_slice() {
             tracing::info!(push.id = push_id, "a push was meant for another incarnation");
             return self.send(PushResult { push_id, stale_incarnation: true, ..PushResult::default() }).await;
         }
-        let message = match read(&push) {
-            Ok(message) => message,
+        match order(&push) {
+            Ok(What::Show(message)) => {
+                let handed = self.hand(&push.recipients, &message).await;
+                self.await_acks(&push, message.channel, message.seq, handed).await
+            }
+            Ok(What::Ask(channel, seq)) => {
+                let held = self.find(&push.recipients);
+                self.await_acks(&push, channel, seq, held).await
+            }
+            Ok(What::Resync) => {
+                let users = users(&push.recipients);
+                tracing::info!(
+                    push.id = push_id,
+                    users = users.len(),
+                    "an api asks for a resync (of all, when of none)"
+                );
+                self.gateway.resync(users);
+                self.send(PushResult { push_id, ..PushResult::default() }).await
+            }
             Err(what) => {
                 // It reaches nobody, and the answer says so: the api's next step finds them another way. Ending the
                 // stream instead would take every other push down with it.
                 tracing::error!(push.id = push_id, what, traceparent = push.traceparent, "a malformed push");
                 let whole = push.recipients.len() / ID_LEN * ID_LEN;
                 let gone = push.recipients.slice(..whole);
-                return self.send(PushResult { push_id, gone, ..PushResult::default() }).await;
+                self.send(PushResult { push_id, gone, ..PushResult::default() }).await
             }
-        };
-        let handed = self.hand(&push.recipients, &message).await;
+        }
+    }
+
+    /// Looks at the acks later; answers at once when nobody's ack is awaited.
+    async fn await_acks(
+        &mut self,
+        push: &PushRequest,
+        channel: ChannelId,
+        seq: Seq,
+        handed: HandedOut,
+    ) -> Result<(), Lost> {
         tracing::debug!(
-            push.id = push_id,
-            channel.id = %message.channel,
-            seq = message.seq.0,
+            push.id = push.push_id,
+            push.purpose = push.purpose,
+            channel.id = %channel,
+            seq = seq.0,
             recipients = push.recipients.len() / ID_LEN,
             handed = handed.taken.len(),
             traceparent = push.traceparent,
@@ -151,9 +178,9 @@ impl PushStream {
         let now = Instant::now();
         let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
         let pending = Pending {
-            push_id,
-            channel: message.channel,
-            seq: message.seq,
+            push_id: push.push_id,
+            channel,
+            seq,
             gone: handed.gone.freeze(),
             slow: handed.slow.freeze(),
             unacked: handed.taken,
@@ -165,7 +192,12 @@ impl PushStream {
             return self.answer(pending).await;
         }
         self.awaited += pending.unacked.len();
-        self.early.push_back(pending);
+        if wait.is_zero() {
+            // The looks are first in, first out: behind others this one would not be answered at once.
+            self.early.push_front(pending);
+        } else {
+            self.early.push_back(pending);
+        }
         Ok(())
     }
 
@@ -176,13 +208,23 @@ impl PushStream {
             if turn > 0 {
                 tokio::task::yield_now().await;
             }
-            let users = ids.iter().map(|id| UserId(uuid::Uuid::from_bytes(*id)));
-            self.gateway.hub.hand(users, message, |id, handed, user| match (handed, user) {
+            self.gateway.hub.hand(ids.iter().map(user), message, |id, handed, user| match (handed, user) {
                 (Handed::Taken, Some(user)) => out.taken.push(Arc::clone(user)),
                 (Handed::Slow, _) => out.slow.extend_from_slice(id.as_bytes()),
                 (Handed::Gone | Handed::Taken, _) => out.gone.extend_from_slice(id.as_bytes()),
             });
         }
+        out
+    }
+
+    /// Who is here, without handing anything to them.
+    fn find(&self, recipients: &[u8]) -> HandedOut {
+        let mut out = HandedOut::default();
+        let (ids, _) = recipients.as_chunks::<ID_LEN>();
+        self.gateway.hub.find(ids.iter().map(user), |id, user| match user {
+            Some(user) => out.taken.push(Arc::clone(user)),
+            None => out.gone.extend_from_slice(id.as_bytes()),
+        });
         out
     }
 
@@ -250,13 +292,39 @@ struct HandedOut {
     slow: BytesMut,
 }
 
-/// The message of a well-formed push, encoded.
-fn read(push: &PushRequest) -> Result<Encoded, &'static str> {
+/// What a well-formed push asks for.
+enum What {
+    Show(Encoded),
+    /// Who has acked this?
+    Ask(ChannelId, Seq),
+    Resync,
+}
+
+fn order(push: &PushRequest) -> Result<What, &'static str> {
     if !push.recipients.len().is_multiple_of(ID_LEN) {
         return Err("recipients are not whole ids");
     }
     if push.recipients.len() / ID_LEN > RECIPIENTS {
         return Err("more than 20,000 recipients");
     }
-    frame::message(push.message.as_ref().ok_or("message")?)
+    let message = push.message.as_ref().ok_or("message");
+    match Purpose::try_from(push.purpose) {
+        Ok(Purpose::Show) => frame::message(message?).map(What::Show),
+        Ok(Purpose::Ask) => {
+            let message = message?;
+            let channel = ChannelId::from_slice(&message.channel_id).map_err(|_| "channel_id")?;
+            Ok(What::Ask(channel, Seq(message.seq)))
+        }
+        Ok(Purpose::Resync) => Ok(What::Resync),
+        Err(_) => Err("purpose"),
+    }
+}
+
+fn user(id: &[u8; ID_LEN]) -> UserId {
+    UserId(uuid::Uuid::from_bytes(*id))
+}
+
+fn users(recipients: &[u8]) -> Vec<UserId> {
+    let (ids, _) = recipients.as_chunks::<ID_LEN>();
+    ids.iter().map(user).collect()
 }

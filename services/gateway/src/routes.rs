@@ -98,6 +98,14 @@ pub(crate) async fn restore_lost(gateway: Arc<Gateway>) {
     }
 }
 
+/// Has sessions told to sync, paced.
+pub(crate) async fn tell_ready(members: Vec<Arc<Member>>) {
+    for batch in members.chunks(REGISTERED_AT_ONCE) {
+        batch.iter().for_each(|member| member.queue.order(Order::Ready));
+        tokio::time::sleep(REGISTERED_EVERY).await;
+    }
+}
+
 async fn restore(gateway: &Gateway, batch: &[Arc<Member>]) {
     loop {
         let held: Vec<_> = batch.iter().filter(|member| gateway.hub.holds(&member.registration)).collect();

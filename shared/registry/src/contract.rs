@@ -32,6 +32,8 @@ macro_rules! contract_tests {
             connection_numbers_are_compared_exactly,
             a_route_is_taken_over_only_from_exactly_the_entry_found_dead,
             a_late_unregister_is_refused,
+            only_routes_of_the_named_incarnation_are_pruned,
+            ten_thousand_stale_routes_are_pruned_in_one_call,
             every_device_of_a_user_is_found_once_per_incarnation,
             ten_thousand_users_are_found_in_one_call,
             ten_thousand_sessions_are_registered_in_one_call,
@@ -62,6 +64,7 @@ pub fn lease(gateway: &str, incarnation: IncarnationId) -> Lease {
         state: GatewayState::Ready,
         sessions: 3,
         capacity: 100,
+        push_streams: 2,
     }
 }
 
@@ -213,6 +216,43 @@ pub async fn a_late_unregister_is_refused(fixture: &impl Fixture) {
     assert_eq!(incarnations(&*registry, user).await, []);
     // Nothing remembers the number: the device may begin again.
     assert_eq!(register(&*registry, &old).await, Registered::Stored);
+}
+
+/// Whoever meets routes that mean nothing removes them, and nothing else.
+pub async fn only_routes_of_the_named_incarnation_are_pruned(fixture: &impl Fixture) {
+    let registry = fixture.registry();
+    let (user, other, dead, here) = (UserId::new(), UserId::new(), IncarnationId::new(), IncarnationId::new());
+    let sessions = [
+        session(user, "phone", dead, 1),
+        session(user, "tablet", dead, 7),
+        session(user, "laptop", here, 1),
+        session(other, "phone", dead, 1),
+    ];
+    registry.register(&sessions).await.expect(ANSWERS);
+    assert_eq!(registry.prune(&[]).await.expect(ANSWERS), 0);
+    assert_eq!(registry.prune(&[(user, dead), (UserId::new(), dead)]).await.expect(ANSWERS), 2);
+    assert_eq!(incarnations(&*registry, user).await, [here]);
+    assert_eq!(incarnations(&*registry, other).await, [dead]);
+    assert_eq!(registry.prune(&[(user, dead)]).await.expect(ANSWERS), 0);
+    assert_eq!(registry.prune(&[(user, here), (other, dead)]).await.expect(ANSWERS), 2);
+    assert_eq!(incarnations(&*registry, user).await, []);
+    // Nothing remembers the number: the device may begin again.
+    assert_eq!(register(&*registry, &sessions[0]).await, Registered::Stored);
+}
+
+/// What a dead gateway leaves behind.
+pub async fn ten_thousand_stale_routes_are_pruned_in_one_call(fixture: &impl Fixture) {
+    let registry = fixture.registry();
+    let (dead, here) = (IncarnationId::new(), IncarnationId::new());
+    let users: Vec<_> = (0..10_000).map(|_| UserId::new()).collect();
+    let mut sessions: Vec<_> = users.iter().map(|user| session(*user, "phone", dead, 1)).collect();
+    sessions.extend(users.iter().step_by(2).map(|user| session(*user, "pad", here, 1)));
+    registry.register(&sessions).await.expect(ANSWERS);
+    let stale: Vec<_> = users.iter().map(|user| (*user, dead)).collect();
+    assert_eq!(registry.prune(&stale).await.expect(ANSWERS), 10_000);
+    let routes = registry.look_up(&users).await.expect(ANSWERS);
+    assert_eq!(routes.len(), 5_000);
+    assert!(routes.iter().all(|route| route.incarnation == here && route.index.is_multiple_of(2)));
 }
 
 /// A push names a user once per gateway; the gateway knows the devices.

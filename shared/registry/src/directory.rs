@@ -216,6 +216,9 @@ mod tests {
         async fn unregister(&self, session: &Registration) -> Result<bool, RegistryError> {
             self.memory.unregister(session).await
         }
+        async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
+            self.memory.prune(routes).await
+        }
         async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
             self.memory.look_up(users).await
         }

@@ -73,6 +73,18 @@ if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL'
 return 0
 ";
 
+/// Removes every route of one incarnation. ARGV: incarnation, 16 bytes.
+const PRUNE: &str = r"
+local devices = redis.call('HGETALL', KEYS[1])
+local removed = 0
+for i = 1, #devices, 2 do
+  if #devices[i + 1] == 24 and devices[i + 1]:sub(1, 16) == ARGV[1] then
+    removed = removed + redis.call('HDEL', KEYS[1], devices[i])
+  end
+end
+return removed
+";
+
 /// A script by the hash that Redis knows it by.
 pub(crate) struct Script {
     code: &'static str,
@@ -110,6 +122,7 @@ pub(crate) struct Scripts {
     pub(crate) register: Script,
     pub(crate) take_over: Script,
     pub(crate) unregister: Script,
+    pub(crate) prune: Script,
 }
 
 impl Scripts {
@@ -120,11 +133,12 @@ impl Scripts {
             register: Script::new(REGISTER),
             take_over: Script::new(TAKE_OVER),
             unregister: Script::new(UNREGISTER),
+            prune: Script::new(PRUNE),
         }
     }
 
-    pub(crate) fn all(&self) -> [&Script; 5] {
-        [&self.lease, &self.release_lease, &self.register, &self.take_over, &self.unregister]
+    pub(crate) fn all(&self) -> [&Script; 6] {
+        [&self.lease, &self.release_lease, &self.register, &self.take_over, &self.unregister, &self.prune]
     }
 }
 
@@ -180,7 +194,7 @@ pub(crate) fn decode_route(route: &[u8]) -> Option<(IncarnationId, ConnectionNum
 }
 
 /// The fields of a stored lease, `incarnation` first.
-pub(crate) fn encode_lease(lease: &Lease) -> [(&'static str, String); 6] {
+pub(crate) fn encode_lease(lease: &Lease) -> [(&'static str, String); 7] {
     let state = match lease.state {
         GatewayState::Ready => "ready",
         GatewayState::Draining => "draining",
@@ -192,6 +206,7 @@ pub(crate) fn encode_lease(lease: &Lease) -> [(&'static str, String); 6] {
         ("state", state.to_owned()),
         ("sessions", lease.sessions.to_string()),
         ("capacity", lease.capacity.to_string()),
+        ("push_streams", lease.push_streams.to_string()),
     ]
 }
 
@@ -208,6 +223,8 @@ pub(crate) fn decode_lease(gateway: GatewayId, mut fields: HashMap<String, Strin
         state,
         sessions: fields.get("sessions")?.parse().ok()?,
         capacity: fields.get("capacity")?.parse().ok()?,
+        // A gateway of the version before does not say.
+        push_streams: fields.get("push_streams").and_then(|streams| streams.parse().ok()).unwrap_or(0),
         grpc_url: fields.remove("grpc_url")?,
         public_url: fields.remove("public_url")?,
     })
@@ -248,7 +265,10 @@ mod tests {
 
         let lease = crate::contract::lease("gw-1", incarnation);
         let fields = encode_lease(&lease).into_iter().map(|(field, value)| (field.to_owned(), value));
-        assert_eq!(decode_lease(lease.gateway.clone(), fields.collect()), Some(lease.clone()));
+        assert_eq!(decode_lease(lease.gateway.clone(), fields.clone().collect()), Some(lease.clone()));
+        let older = fields.filter(|(field, _)| field != "push_streams").chain([("new".to_owned(), "1".to_owned())]);
+        let without = Lease { push_streams: 0, ..lease.clone() };
+        assert_eq!(decode_lease(lease.gateway.clone(), older.collect()), Some(without), "leases of other versions");
         assert_eq!(decode_lease(lease.gateway, HashMap::new()), None);
     }
 }

@@ -70,6 +70,8 @@ pub struct Lease {
     pub sessions: u32,
     /// Sessions it can hold.
     pub capacity: u32,
+    /// Apis that have a push stream to it.
+    pub push_streams: u32,
 }
 
 /// What renewing a lease found.
@@ -150,6 +152,10 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Removes a session's route if it is still exactly this one. True when it was.
     async fn unregister(&self, session: &Registration) -> Result<bool, RegistryError>;
+
+    /// Removes every route of each user at that incarnation, whatever the device and connection; answers how many there
+    /// were. For incarnations that are dead, and for users whom a live gateway knows not to hold.
+    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError>;
 
     /// Where `users` have sessions, in one pipelined call, sorted by index. Includes routes of dead incarnations:
     /// the caller holds them against its view of the gateways.

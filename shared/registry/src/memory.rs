@@ -91,6 +91,17 @@ impl Held {
         }
     }
 
+    fn prune(&mut self, user: UserId, incarnation: IncarnationId, now: Instant) -> u64 {
+        let Entry::Occupied(mut devices) = self.routes.entry(user) else { return 0 };
+        let before = if devices.get().until > now { devices.get().value.len() } else { 0 };
+        devices.get_mut().value.retain(|device| device.incarnation != incarnation);
+        let left = devices.get().value.len();
+        if left == 0 {
+            devices.remove();
+        }
+        before.saturating_sub(left) as u64
+    }
+
     /// Drops what ended; rides on the renewals of leases, so that no timer is needed.
     fn sweep(&mut self, now: Instant) {
         self.leases.retain(|_, lease| lease.until > now);
@@ -158,6 +169,11 @@ impl Registry for MemoryRegistry {
             }
         }
         Ok(true)
+    }
+
+    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
+        let (now, mut held) = ((self.clock)(), self.held());
+        Ok(routes.iter().map(|(user, incarnation)| held.prune(*user, *incarnation, now)).sum())
     }
 
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {

@@ -201,6 +201,16 @@ impl Registry for RedisRegistry {
         Ok(self.script::<i64>(&self.scripts.unregister, &key, &args).await? == 1)
     }
 
+    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
+        let call = |index: usize| {
+            let (user, incarnation) = routes[index];
+            let key = self.keys.user(user);
+            Call::new(&key, self.scripts.prune.call(&key, &[incarnation.as_bytes()]))
+        };
+        let answers = self.scripted(routes.len(), &call).await?;
+        answers.values.into_iter().map(read::<u64>).sum()
+    }
+
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
         let call = |index: usize| {
             let key = self.keys.user(users[index]);

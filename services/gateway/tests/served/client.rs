@@ -13,7 +13,7 @@ use tonic::Streaming;
 use touchline_ids::{ChannelId, IncarnationId, MessageId, UserId};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
-    push::{Message, PushAnswer, PushRequest, push_answer, push_service_client::PushServiceClient},
+    push::{Message, PushAnswer, PushRequest, push_answer, push_request, push_service_client::PushServiceClient},
 };
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -165,6 +165,40 @@ impl Api {
             push.message = Some(message);
         })
         .await
+    }
+
+    /// Whether these users have acked what was pushed before.
+    pub async fn ask(&mut self, message: Message, users: &[UserId], ack_wait_ms: u32) -> Answer {
+        let recipients = pack_users(users.iter());
+        let change = |push: &mut PushRequest| {
+            push.recipients = recipients;
+            push.ack_wait_ms = ack_wait_ms;
+            push.message = Some(message);
+            push.set_purpose(push_request::Purpose::Ask);
+        };
+        let asked = self.send(change).await;
+        self.answer_to(asked).await
+    }
+
+    /// Has these users' sessions told to sync; everybody's when there are none.
+    pub async fn resync(&mut self, users: &[UserId]) {
+        let recipients = pack_users(users.iter());
+        let change = |push: &mut PushRequest| {
+            push.recipients = recipients;
+            push.set_purpose(push_request::Purpose::Resync);
+        };
+        let push_id = self.send(change).await;
+        assert_eq!(self.answer_to(push_id).await, Answer { push_id, ..Answer::default() });
+    }
+
+    /// The answer to this push, whatever is answered before it.
+    pub async fn answer_to(&mut self, push_id: u64) -> Answer {
+        loop {
+            let answer = self.answer().await;
+            if answer.push_id == push_id {
+                return answer;
+            }
+        }
     }
 
     pub async fn answer(&mut self) -> Answer {

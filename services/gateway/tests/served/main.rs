@@ -8,5 +8,6 @@ mod handshake;
 mod hello;
 mod limits;
 mod pushes;
+mod questions;
 mod raw;
 mod registry;

@@ -62,6 +62,10 @@ impl Registry for Faulty {
         self.inner()?.unregister(session).await
     }
 
+    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
+        self.inner()?.prune(routes).await
+    }
+
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
         self.inner()?.look_up(users).await
     }

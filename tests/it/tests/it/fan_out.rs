@@ -142,6 +142,10 @@ impl Registry for Counting {
         self.inner.unregister(session).await
     }
 
+    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
+        self.inner.prune(routes).await
+    }
+
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         if self.hangs.load(Ordering::SeqCst) {
