@@ -95,7 +95,13 @@ impl LookUps {
         if !groups.lapsed.is_empty() {
             self.prune(users, &groups.lapsed);
         }
-        Ok(groups.live)
+        let (mut live, view) = (groups.live, self.directory.view());
+        // The registry may have forgotten whom these hold: they are asked for everybody.
+        for lease in view.unsure() {
+            live.retain(|group| group.lease.incarnation != lease.incarnation);
+            live.push(Group { lease: Arc::clone(lease), users: (0u32..).take(users.len()).collect() });
+        }
+        Ok(live)
     }
 
     fn prune(&self, users: &[UserId], lapsed: &[Route]) {
@@ -180,6 +186,18 @@ mod tests {
             () = probing => unreachable!("for ever"),
             () = healing => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gateways_whose_leases_the_registry_lost_are_asked_for_everybody() {
+        let (registry, look_ups, _pruner, user) = scene().await;
+        let directory = &look_ups.directory;
+        let gateways: Vec<_> = directory.view().leases().cloned().collect();
+        gateways.iter().for_each(|lease| directory.vouch(Arc::clone(lease)));
+        registry.lose_everything();
+        assert_eq!(look_ups.groups(&[user]).await.len(), 0, "nobody has seen it yet");
+        directory.refresh().await.unwrap();
+        assert_eq!(look_ups.groups(&[user]).await.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

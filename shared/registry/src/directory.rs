@@ -18,6 +18,8 @@ const ABSENT_MAX: usize = 10_000;
 /// How long an incarnation must have been absent before its routes may be removed: longer than any outage in which a
 /// gateway lives on unseen, and if one does it registers its sessions again.
 const LAPSE: Duration = Duration::from_secs(60);
+/// How long a gateway whose lease is back may take to register all of its sessions again.
+const REGISTERING: Duration = Duration::from_secs(10);
 
 /// The live gateways at one moment: those with a live lease, and those that somebody vouches for.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub struct View {
     leases: HashMap<IncarnationId, Arc<Lease>>,
     /// Those of them without a live lease: what their lease said may be out of date.
     unlisted: HashSet<IncarnationId>,
+    /// Those of them whose routes may be missing.
+    unsure: HashSet<IncarnationId>,
 }
 
 impl View {
@@ -38,6 +42,12 @@ impl View {
         self.leases.values()
     }
 
+    /// Gateways that live and had no lease now or lately: the registry may have lost their routes with it, so a look-up
+    /// that does not name them says nothing about them.
+    pub fn unsure(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        self.unsure.iter().filter_map(|incarnation| self.leases.get(incarnation))
+    }
+
     /// Where new sessions may go, in no order: gateways with a live lease, which take some; when there is none at all,
     /// because the registry lost them, whoever lives.
     pub fn open_to_sessions(&self) -> impl Iterator<Item = &Arc<Lease>> {
@@ -49,7 +59,7 @@ impl View {
 impl FromIterator<Lease> for View {
     fn from_iter<I: IntoIterator<Item = Lease>>(leases: I) -> Self {
         let leases = leases.into_iter().map(|lease| (lease.incarnation, Arc::new(lease))).collect();
-        Self { leases, unlisted: HashSet::new() }
+        Self { leases, ..Self::default() }
     }
 }
 
@@ -89,6 +99,25 @@ pub struct Directory {
 struct Sources {
     leased: HashMap<IncarnationId, Arc<Lease>>,
     vouched: HashMap<IncarnationId, Arc<Lease>>,
+    /// Until when the routes of gateways that lived without a lease are not to be relied on.
+    unsure: HashMap<IncarnationId, Instant>,
+}
+
+impl Sources {
+    fn view(&mut self, now: Instant) -> View {
+        let Self { leased, vouched, unsure } = self;
+        let (mut leases, mut unlisted) = (leased.clone(), HashSet::new());
+        for (incarnation, lease) in vouched {
+            leases.entry(*incarnation).or_insert_with(|| {
+                unlisted.insert(*incarnation);
+                Arc::clone(lease)
+            });
+        }
+        unsure.retain(|incarnation, until| now < *until && leases.contains_key(incarnation));
+        unsure.extend(unlisted.iter().map(|incarnation| (*incarnation, now + REGISTERING)));
+        let unsure = unsure.keys().copied().collect();
+        View { leases, unlisted, unsure }
+    }
 }
 
 impl Directory {
@@ -122,16 +151,9 @@ impl Directory {
     fn change(&self, change: impl FnOnce(&mut Sources)) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut sources);
-        let Sources { leased, vouched } = &*sources;
-        let (mut leases, mut unlisted) = (leased.clone(), HashSet::new());
-        for (incarnation, lease) in vouched {
-            leases.entry(*incarnation).or_insert_with(|| {
-                unlisted.insert(*incarnation);
-                Arc::clone(lease)
-            });
-        }
+        let view = sources.view(Instant::now());
         // With the sources still locked: a later change must not be overtaken.
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(View { leases, unlisted });
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
     /// The present view.
@@ -342,6 +364,16 @@ mod tests {
         assert!(view.get(one.incarnation).is_some() && view.get(two.incarnation).is_some());
         let open: Vec<_> = view.open_to_sessions().map(|lease| lease.incarnation).collect();
         assert_eq!(open, [two.incarnation], "nobody new is sent to it");
+        let unsure =
+            |directory: &Directory| -> Vec<_> { directory.view().unsure().map(|lease| lease.incarnation).collect() };
+        assert_eq!(unsure(&directory), [one.incarnation]);
+        registry.renew_lease(&one).await.unwrap();
+        directory.refresh().await.unwrap();
+        assert_eq!(unsure(&directory), [one.incarnation], "its sessions may not be registered yet");
+        tokio::time::advance(REGISTERING).await;
+        registry.renew_lease(&one).await.unwrap();
+        directory.refresh().await.unwrap();
+        assert_eq!(unsure(&directory), []);
 
         // When the registry has lost everybody, it is better than nobody.
         registry.lose_everything();
