@@ -2,6 +2,7 @@
 //!
 //! Never depends on a WebSocket, on a gateway's code, or on SQL (that is storage's).
 
+mod admission;
 mod app;
 mod auth;
 mod channels;
@@ -15,13 +16,19 @@ mod delivered;
 mod delivery;
 mod error;
 mod extract;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod finish;
 mod history;
+mod lanes;
 pub mod limits;
 mod lines;
 mod logins;
+mod look_up;
 mod members;
 mod name;
+mod outbox;
+mod owed;
 mod push_stream;
 mod reached;
 mod resolve;
@@ -29,26 +36,31 @@ mod routes;
 mod send;
 mod store;
 mod sync;
+mod takeover;
 mod trace;
 mod users;
+mod vital;
 mod writer;
 
-pub use app::{App, WriterFailed, build};
+pub use app::{App, build};
 pub use config::Config;
 pub use routes::openapi;
+pub use vital::Failed;
 
 /// The rules of the fan-out, for the simulator to drive without I/O.
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use crate::{
-        claims::Claims,
+        claims::{Claim, Claims},
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
         reached::Reached,
-        resolve::{Group, resolve},
+        resolve::{Due, Group, resolve},
+        takeover::Schedule,
         writer::Stored,
     };
 }
 
+use admission::Admission;
 use auth::OutsideUsers;
 use delivered::Delivered;
 use limits::Limits;
@@ -86,6 +98,7 @@ pub struct Api {
     outside_users: OutsideUsers,
     passwords: Passwords,
     limits: Limits,
+    syncs: Admission,
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,

@@ -83,6 +83,7 @@ impl Store {
         let messages: Vec<_> = sends.iter().map(|send| send.message.clone()).collect();
         let batch = self.storage.append(messages, self.claims.owner(), &self.members, pass.when_locked).await;
         self.note(&batch);
+        fail::fail_point!("after_commit", batch.is_ok(), |_| std::process::abort());
         let stored = match batch {
             Ok(appended) => pass.answer(sends, appended),
             // One message the database refuses must not fail its neighbours: each is tried by itself.

@@ -41,7 +41,6 @@ pub struct Receipt {
 }
 
 /// A committed entry on its way to its recipients.
-#[derive(Clone)]
 pub struct Stored {
     /// The entry.
     pub entry: Entry,

@@ -4,14 +4,15 @@
 
 mod account;
 mod api;
-mod backoff;
 mod cli;
 mod config;
 mod dev;
 mod exit;
 mod gateway;
 mod life;
+mod load;
 mod migrate;
+mod outbox;
 mod parts;
 mod send;
 mod settings;
