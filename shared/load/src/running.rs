@@ -30,8 +30,10 @@ use uuid::Uuid;
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Beyond the ramp, the devices may take this long to be online and caught up before the first send.
 const ONLINE: Duration = Duration::from_secs(60);
+/// Calls of all devices at the same time: when thousands come back at once, the others wait.
+const CALLS: usize = 256;
 /// Files besides one socket per device: connections to the apis, and what every process has open.
-const OTHER_FILES: u64 = 600;
+const OTHER_FILES: u64 = 800;
 
 /// The way into a load.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +120,9 @@ impl Load {
     /// When the plan makes no sense.
     pub fn connect(plan: Plan) -> Result<Connecting> {
         check(&plan)?;
-        let clients = plan.apis.iter().map(|api| Client::new(api)).collect::<Result<Vec<_>, _>>()?;
+        let client = Client::any_of(&plan.apis.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let clients: Vec<_> = (0..plan.apis.len()).map(|first| client.beginning_with(first)).collect();
+        let calls = client.at_most(CALLS);
         let costs = Costs::before(&plan.servers);
         // Short, and of this load alone: it stands in every text and every device's name.
         let run = Uuid::new_v4().simple().to_string()[..12].to_owned();
@@ -126,7 +130,7 @@ impl Load {
         let (life, phase) = (Life(Shutdown::new()), watch::Sender::new(Phase::Load));
         let between = Duration::from_secs(1) / board.plan.devices.connects_per_second.max(1);
         let device = |at: usize| {
-            let client = clients[at % clients.len()].clone();
+            let client = calls.beginning_with(at);
             let delay = between * u32::try_from(at).unwrap_or(u32::MAX);
             life.0.spawn(listen(Arc::clone(&board), at, client, phase.subscribe(), delay))
         };
@@ -237,6 +241,11 @@ impl Running {
     /// How it stands now.
     pub fn progress(&self) -> Progress {
         progress(&self.board, self.started)
+    }
+
+    /// What it was asked to do.
+    pub fn plan(&self) -> &Plan {
+        &self.board.plan
     }
 
     /// To see how it stands while it is waited for.

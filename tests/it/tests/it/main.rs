@@ -9,6 +9,7 @@ mod delivery;
 mod fan_out;
 mod follow;
 mod limits;
+mod load;
 mod people;
 mod processes;
 mod registry;
