@@ -5,6 +5,7 @@
 
 mod builder;
 mod cpu;
+mod curtain;
 mod device;
 mod inbox;
 mod links;
@@ -23,6 +24,7 @@ mod stack;
 
 pub use builder::Builder;
 pub use cpu::Starved;
+pub use curtain::Curtain;
 pub use device::{DEADLINE, Device, eventually};
 pub use inbox::Inbox;
 pub use links::{Link, LinkKind};
