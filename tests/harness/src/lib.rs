@@ -5,6 +5,7 @@
 
 mod builder;
 mod cpu;
+mod curtain;
 mod device;
 mod follower;
 mod inbox;
@@ -24,6 +25,7 @@ mod stack;
 
 pub use builder::Builder;
 pub use cpu::Starved;
+pub use curtain::Curtain;
 pub use device::{DEADLINE, Device, eventually};
 pub use follower::{Follower, Story};
 pub use inbox::Inbox;
