@@ -5,7 +5,9 @@
 
 mod builder;
 mod cpu;
+mod curtain;
 mod device;
+mod follower;
 mod inbox;
 mod links;
 mod local;
@@ -23,7 +25,9 @@ mod stack;
 
 pub use builder::Builder;
 pub use cpu::Starved;
+pub use curtain::Curtain;
 pub use device::{DEADLINE, Device, eventually};
+pub use follower::{Follower, Story};
 pub use inbox::Inbox;
 pub use links::{Link, LinkKind};
 pub use nodes::NodeName;
