@@ -1,6 +1,6 @@
 //! People: users who call the api and connect devices.
 
-use crate::{DEADLINE, Device, Sighting};
+use crate::{DEADLINE, Device, Follower, Sighting};
 use anyhow::{Context as _, Result};
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use touchline_client::{Client, ClientError, Connect, Message, NewMessage, Sent, Socket};
+use touchline_client::{Client, ClientError, Connect, DeviceOptions, NewMessage, Socket};
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, UserId};
 
 /// Between two tries of what becomes possible by itself.
@@ -104,6 +104,35 @@ impl Person {
         self.connect(name, Some(gateway), true).await
     }
 
+    /// A device with the client library, that has caught up.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn follower(&self, name: &str) -> Result<Follower> {
+        self.follow(self.follower_options(name)?).await
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// When it does not catch up in time.
+    pub async fn follow(&self, options: DeviceOptions) -> Result<Follower> {
+        let follower = Follower::start(touchline_client::Device::start(self.client().clone(), options));
+        follower.until("the device has caught up", |story| !story.syncs.is_empty()).await?;
+        Ok(follower)
+    }
+
+    /// For a device with the client library: newer than every socket before it.
+    ///
+    /// # Errors
+    /// When the name is not a device's.
+    pub fn follower_options(&self, name: &str) -> Result<DeviceOptions> {
+        /// So many sockets a follower may open before a later one of the same name seems older.
+        const ROOM: i64 = 10_000;
+        let connection = ConnectionNumber(self.connections.fetch_add(ROOM, Ordering::Relaxed));
+        Ok(DeviceOptions { connection, ..DeviceOptions::new(name.parse()?) })
+    }
+
     /// As an application does: the gateways in the order of the answer, then from the start again, for the one named
     /// first may just have died.
     async fn connect(&self, name: &str, gateway: Option<&str>, acks: bool) -> Result<Device> {
@@ -135,16 +164,4 @@ impl Person {
 /// The gateway is gone, or goes away (503): the next one, then.
 fn goes_elsewhere(error: &ClientError) -> bool {
     matches!(error, ClientError::Handshake(_)) || error.status() == Some(503)
-}
-
-impl From<&Sent> for Sighting {
-    fn from(sent: &Sent) -> Self {
-        Self { channel: sent.channel_id, seq: sent.seq, message: sent.message_id }
-    }
-}
-
-impl From<&Message> for Sighting {
-    fn from(message: &Message) -> Self {
-        Self { channel: message.channel_id, seq: message.seq, message: message.message_id }
-    }
 }

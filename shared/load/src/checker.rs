@@ -5,6 +5,7 @@ use std::{
     fmt,
     sync::{Mutex, PoisonError},
 };
+use touchline_client::{Message, Sent};
 use touchline_ids::{ChannelId, MessageId, Seq};
 
 /// One message as a sender or a device knows it.
@@ -36,6 +37,18 @@ pub struct Verdict {
     pub out_of_order: Vec<(ChannelId, Seq)>,
     /// Seen, and never accepted in a channel that was: another message at this position, or none.
     pub foreign: Vec<Sighting>,
+}
+
+impl From<&Sent> for Sighting {
+    fn from(sent: &Sent) -> Self {
+        Self { channel: sent.channel_id, seq: sent.seq, message: sent.message_id }
+    }
+}
+
+impl From<&Message> for Sighting {
+    fn from(message: &Message) -> Self {
+        Self { channel: message.channel_id, seq: message.seq, message: message.message_id }
+    }
 }
 
 impl Checker {
