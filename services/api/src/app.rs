@@ -16,6 +16,7 @@ use crate::{
     resolve::Due,
     routes,
     send::FanOut,
+    store::Store,
     takeover::{SharedSchedule, Takeover},
     vital::Vital,
     writer::{Stored, WriterTask, writer},
@@ -104,8 +105,8 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let deliverer = Arc::new(Deliverer::new(Arc::clone(&look_ups), Arc::clone(&streams), times.ack_wait));
 
     let (stored_in, stored) = mpsc::channel(FAN_OUT_QUEUE);
-    let (writer, writer_task) =
-        writer(storage.clone(), Arc::clone(&claims), config.max_members, config.writer_queue, stored_in);
+    let store = Store::new(storage.clone(), Arc::clone(&claims), config.max_members, stored_in);
+    let (writer, writer_task) = writer(store, config.writer_queue);
     let (lanes_in, lanes) = lanes();
     let schedule = SharedSchedule::default();
     let takeover = Takeover::new(storage.clone(), Arc::clone(&claims), schedule.clone(), lanes_in);
@@ -266,7 +267,7 @@ mod tests {
 
     async fn app(folder: &tempfile::TempDir) -> App {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&touchline_storage::Settings { url, max_connections: 1 }).await.unwrap();
+        let storage = Storage::connect(&touchline_storage::Settings { url, ..Default::default() }).await.unwrap();
         storage.migrate_up().await.unwrap();
         let key = Arc::new(SigningKey::generate().unwrap().0);
         let keys = KeySet::from_jwks(&serde_json::json!({"keys": [key.public_jwk()]})).unwrap();
