@@ -52,3 +52,5 @@ pub use users::{CreateUser, External, NewUser, User};
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(test)]
+mod sqlite_faults;
