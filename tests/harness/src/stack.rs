@@ -13,6 +13,7 @@ use touchline_auth::{AccessTokens, KeySet, SigningKey};
 use touchline_client::Client;
 use touchline_ids::{ChannelId, UserId};
 use touchline_mesh::Shutdown;
+use touchline_registry::Registry;
 use touchline_storage::{CreateUser, NewUser, Storage};
 use uuid::Uuid;
 
@@ -84,6 +85,14 @@ impl Stack {
     /// REST at one of the apis, as nobody.
     pub fn client(&self, api: usize) -> &Client {
         &self.clients[api]
+    }
+
+    /// The registry, to look behind the curtain.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn registry(&self) -> Result<Arc<dyn Registry>> {
+        touchline_registry::connect(&self.recipe.settings.registry).await.context("connecting to the registry")
     }
 
     /// The database, to look behind the curtain.
