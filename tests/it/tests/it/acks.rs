@@ -112,6 +112,14 @@ async fn a_registry_that_forgets_everything_under_load_costs_no_push() -> Result
         phones.push(person.device_at("phone", stack.gateway_url(index)).await?);
     }
     let checker = Checker::new();
+    // Each api has streams to both gateways.
+    for api in 0..2 {
+        let sent = people[0].send_at(api, channel, "before").await?;
+        checker.accepted(sent);
+        for phone in &phones {
+            phone.expect(sent).await?;
+        }
+    }
     for round in 0..3 {
         redis.run::<()>("FLUSHALL").await?;
         for number in 0..20 {
