@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,6 +88,14 @@ impl PushStreams {
         loop {
             tick.tick().await;
             self.follow(&self.directory.view());
+        }
+    }
+
+    /// Has everybody sync whenever the database has begun another life: whoever holds what it lost would take the new
+    /// messages at those positions for known.
+    pub async fn resync_in_every_life(self: Arc<Self>, mut lives: watch::Receiver<u64>) {
+        while lives.changed().await.is_ok() {
+            self.lock().values().for_each(|stream| stream.owed.add_everybody());
         }
     }
 

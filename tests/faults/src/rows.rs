@@ -7,6 +7,7 @@ mod clocks;
 mod database;
 mod gateways;
 mod registry;
+mod soak;
 mod storm;
 
 use crate::scenario::Scenario;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         database::ROWS,
         gateways::ROWS,
         registry::ROWS,
+        soak::ROWS,
         storm::ROWS,
     ];
     let mut all = groups.concat();
@@ -36,7 +38,7 @@ mod tests {
     #[test]
     fn every_row_that_is_due_has_a_scenario_and_every_name_is_its_own() {
         let rows: BTreeSet<u32> = all().iter().map(|scenario| scenario.row).collect();
-        let due: BTreeSet<u32> = (1..=20).chain(26..=33).chain([36, 38, 39]).collect();
+        let due: BTreeSet<u32> = (1..=20).chain(26..=33).chain([36, 38, 39, 40]).collect();
         assert_eq!(rows, due);
         let names: BTreeSet<_> = all().iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), all().len());
