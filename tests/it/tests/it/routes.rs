@@ -158,7 +158,14 @@ async fn stopped_for(seconds: u64) -> Result<()> {
     settled(&followers, &checker, channel, seconds as usize + 1).await?;
     println!("everybody had everything {:.1} s after a stop of {seconds} s", resumed.elapsed().as_secs_f64());
     checker.accepted(people[0].send(channel, "after").await?);
-    settled(&followers, &checker, channel, seconds as usize + 2).await?;
+    let after = settled(&followers, &checker, channel, seconds as usize + 2).await;
+    after.with_context(|| {
+        format!(
+            "{}\n\n{}",
+            stack.api(0).map_or(String::new(), |api| api.log()),
+            stack.gateway(0).map_or(String::new(), |gateway| gateway.log())
+        )
+    })?;
     stack.stop().await
 }
 
