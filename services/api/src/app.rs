@@ -22,7 +22,12 @@ use crate::{
     writer::{Stored, WriterTask, writer},
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use touchline_auth::Passwords;
 use touchline_mesh::Shutdown;
 use touchline_registry::{Directory, Placement};
@@ -59,6 +64,7 @@ struct Around {
     look_ups: Arc<LookUps>,
     pruner: Pruner,
     streams: Arc<PushStreams>,
+    database_lives: watch::Receiver<u64>,
 }
 
 /// Whose tasks end together, in the order in which they end.
@@ -114,6 +120,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let finisher = Finisher::new(Arc::clone(&deliverer), times, schedule, done);
     let fan_out = Arc::new(FanOut::new(deliverer, finisher));
 
+    let database_lives = storage.lives();
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
@@ -131,7 +138,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
-    let around = Around { directory, look_ups, pruner, streams };
+    let around = Around { directory, look_ups, pruner, streams, database_lives };
     Ok(App { api, listener, address, claims, lives, path, around })
 }
 
@@ -228,12 +235,13 @@ impl Path {
 
 impl Around {
     fn start(self, vital: &Vital, lives: &Lives) {
-        let Self { directory, look_ups, pruner, streams } = self;
+        let Self { directory, look_ups, pruner, streams, database_lives } = self;
         let life = &lives.delivering;
         vital.spawn(life, "directory", async move { directory.refresh_forever().await });
         vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
         vital.spawn(life, "registry's pruner", pruner.run());
-        vital.spawn(life, "push streams", streams.follow_forever());
+        vital.spawn(life, "push streams", Arc::clone(&streams).follow_forever());
+        vital.spawn(life, "database's lives", streams.resync_in_every_life(database_lives));
     }
 }
 

@@ -117,6 +117,8 @@ async fn append(
 ) -> Result<(Vec<Appended>, Option<i64>)> {
     let channels = batch.iter().map(|message| message.channel_id).collect();
     let Locks { held: locked, elsewhere } = log::lock(transaction, &channels, when_locked).await?;
+    let epoch = locked.values().next().map(|channel| channel.epoch);
+    epoch.inspect(|epoch| cache.of_life(*epoch));
     let versions = locked.values().map(|channel| (channel.id, channel.members_version)).collect();
     let members = members::current(transaction, &versions, cache).await?;
     // Under the lock: nobody stores in these channels between this look and our commit.
@@ -134,7 +136,6 @@ async fn append(
             transaction.execute(&log::advance(some)).await?;
         }
     }
-    let epoch = locked.values().next().map(|channel| channel.epoch);
     Ok((answers, epoch))
 }
 

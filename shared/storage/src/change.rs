@@ -135,6 +135,7 @@ async fn apply(
     max_members: usize,
 ) -> Result<Changed> {
     let id = channel.id;
+    cache.of_life(channel.epoch);
     let versions = BTreeMap::from([(id, channel.members_version)]);
     let Some(members) = members::current(transaction, &versions, cache).await?.remove(&id) else {
         return Ok(Changed::NotAMember);

@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// How long a query waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
@@ -89,6 +90,12 @@ impl Storage {
         let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default() };
         storage.ping().await?;
         Ok(storage)
+    }
+
+    /// Changes when a query shows that the database has begun another life: it was restored or has failed over, and
+    /// may have lost the end of its logs, which connected devices still hold.
+    pub fn lives(&self) -> watch::Receiver<u64> {
+        self.recent.lives()
     }
 
     /// Whether the database answers now.

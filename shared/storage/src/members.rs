@@ -191,6 +191,8 @@ pub struct MemberCache {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// The database's life that told of them.
+    epoch: Option<i64>,
     channels: HashMap<ChannelId, (Arc<Members>, u64)>,
     by_use: BTreeMap<u64, ChannelId>,
     members: usize,
@@ -206,6 +208,15 @@ impl MemberCache {
     /// Forgets everything.
     pub fn clear(&self) {
         *self.lock() = Held::default();
+    }
+
+    /// What another life of the database told is forgotten: one that lost its tail gives the same versions again, to
+    /// other members.
+    pub(crate) fn of_life(&self, epoch: i64) {
+        let held = &mut *self.lock();
+        if held.epoch != Some(epoch) {
+            *held = Held { epoch: Some(epoch), ..Held::default() };
+        }
     }
 
     pub(crate) fn get(&self, channel: ChannelId, version: i64) -> Option<Arc<Members>> {
@@ -258,6 +269,17 @@ impl Default for MemberCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_life_of_the_database_told_is_forgotten() {
+        let (cache, channel) = (MemberCache::default(), ChannelId::new());
+        cache.of_life(1);
+        cache.put(channel, members(1, 2));
+        cache.of_life(1);
+        assert!(cache.get(channel, 1).is_some());
+        cache.of_life(2);
+        assert!(cache.get(channel, 1).is_none());
+    }
 
     fn members(version: i64, count: usize) -> Arc<Members> {
         Arc::new(Members::new(version, (0..count).map(|_| UserId::new()).collect()))

@@ -12,6 +12,7 @@ use std::{
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 use touchline_ids::{ChannelId, MessageId, Seq};
 
 /// What an entry costs besides its content, about, in bytes.
@@ -35,6 +36,8 @@ pub(crate) fn epoch(backend: DbBackend) -> Expr {
 pub(crate) struct Recent {
     max_bytes: usize,
     logs: Mutex<Logs>,
+    /// How many lives of the database were seen to begin after the first.
+    lives: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +59,12 @@ struct Tail {
 impl Recent {
     /// An empty cache of at most so many bytes; 0 for none.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, logs: Mutex::default() }
+        Self { max_bytes, logs: Mutex::default(), lives: watch::Sender::default() }
+    }
+
+    /// Changes when the database has begun another life.
+    pub(crate) fn lives(&self) -> watch::Receiver<u64> {
+        self.lives.subscribe()
     }
 
     /// These positions of a channel's log, when all of them are here.
@@ -79,10 +87,10 @@ impl Recent {
 
     /// Entries that were read or committed in this epoch, in order of channel and seq.
     pub(crate) fn put(&self, epoch: i64, entries: impl IntoIterator<Item = Arc<Entry>>) {
+        let mut logs = self.at(epoch);
         if self.max_bytes == 0 {
             return;
         }
-        let mut logs = self.at(epoch);
         for run in runs(entries) {
             logs.put(run);
         }
@@ -98,6 +106,7 @@ impl Recent {
         if logs.epoch != Some(epoch) {
             if logs.epoch.is_some() {
                 tracing::warn!("the database has begun another life: what was remembered of its logs is forgotten");
+                self.lives.send_modify(|lives| *lives += 1);
             }
             *logs = Logs { epoch: Some(epoch), ..Logs::default() };
         }
