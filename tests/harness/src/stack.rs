@@ -87,14 +87,6 @@ impl Stack {
         &self.clients[api]
     }
 
-    /// The registry, to look behind the curtain.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn registry(&self) -> Result<Arc<dyn Registry>> {
-        touchline_registry::connect(&self.recipe.settings.registry).await.context("connecting to the registry")
-    }
-
     /// The database, to look behind the curtain.
     pub fn storage(&self) -> &Storage {
         &self.storage
