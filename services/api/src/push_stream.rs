@@ -29,7 +29,7 @@ const IN_TRANSPORT: usize = 64;
 /// Largest message of a gateway: a result that names every recipient, or 10,000 acks.
 const ANSWER_LIMIT: usize = 1024 * 1024;
 /// How often the streams are held against the live gateways.
-const FOLLOW: Duration = Duration::from_secs(1);
+const FOLLOW: Duration = Duration::from_millis(250);
 /// How long a gateway may take to answer the opening of a stream.
 const OPENING: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);

@@ -30,6 +30,10 @@ const RECENT: u32 = 1;
 const READS: Duration = Duration::from_millis(100);
 /// … and then rests, at most.
 const RESTS: Duration = Duration::from_secs(4);
+/// Before one that calls an api may rest.
+const SOON: Duration = Duration::from_millis(50);
+/// An answer is waited for so long, the wait for a place included.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Saying goodbye may take this long.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -85,6 +89,8 @@ pub(crate) async fn listen(
         recent: RECENT,
         raw: true,
         renewal: user.renewal.clone(),
+        // In a storm they wait for a place first.
+        patience: PATIENCE,
         ..DeviceOptions::new(format!("{}-{}", board.run, seat.name).parse().expect("made of letters and digits"))
     };
     let rng = SmallRng::seed_from_u64(board.plan.seed ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -157,6 +163,8 @@ impl Listener {
         let now = Instant::now();
         match self.seat().kind {
             Kind::Steady | Kind::Absent => self.turn = None,
+            // It would keep its place from the others.
+            Kind::Slow | Kind::HalfOpen if self.reads && self.device.is_calling() => self.turn = Some(now + SOON),
             Kind::Flappy => {
                 self.device.cut();
                 self.turn = Some(now + self.moment(self.board.plan.devices.flap_within));

@@ -52,15 +52,15 @@ pub(crate) fn markdown(rows: &[Row], seed: u64, short: bool) -> String {
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| # | scenario | target | accepted | unknown | lost | dup | order | mis | wire dup | notified/un | live | p99 ms | max ms | recovery s | also | took s | verdict |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| # | scenario | target | accepted | unknown | lost | dup | order | mis | wire dup | notified/un | live | p99 before | p99 ms | max ms | recovery s | also | took s | verdict |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Row { scenario, outcome, seconds } in rows {
         let verdict = if outcome.passed() { "passed" } else { "**missed**" };
         let recovery = outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1}"));
         _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{} | {} | {:.0} | {:.0} | {recovery} | {} | {seconds:.0} | {verdict} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{} | {} | {:.0} | {:.0} | {:.0} | {recovery} | {} | {seconds:.0} | {verdict} |",
             scenario.row,
             scenario.name.replace('_', " "),
             scenario.target,
@@ -74,6 +74,7 @@ fn table(rows: &[Row]) -> String {
             outcome.notified,
             outcome.unnotified,
             outcome.notified_while_live,
+            outcome.before_p99_ms,
             outcome.p99_ms,
             outcome.max_ms,
             outcome.special.join("; ").replace('|', "/"),

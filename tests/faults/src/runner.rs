@@ -60,10 +60,11 @@ fn print(Row { outcome, seconds, .. }: &Row, logs: &Path) {
         outcome.duplicated_on_wire,
     );
     println!(
-        "  notified {}, unnotified {}, notified while live {}; during the fault p99 {:.0} ms, max {:.0} ms; recovery {}",
+        "  notified {}, unnotified {}, notified while live {}; p99 before {:.0} ms, during the fault {:.0} ms, max {:.0} ms; recovery {}",
         outcome.notified,
         outcome.unnotified,
         outcome.notified_while_live,
+        outcome.before_p99_ms,
         outcome.p99_ms,
         outcome.max_ms,
         outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1} s")),

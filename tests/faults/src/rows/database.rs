@@ -1,7 +1,7 @@
 //! What happens to the database.
 
 use crate::{
-    outcome::Outcome,
+    outcome::{Outcome, closed},
     probe::Probe,
     scenario::{Context, Scenario, scenario},
     stage::Scene,
@@ -48,7 +48,7 @@ async fn without_a_database_sends_are_refused_at_once_and_nothing_is_lost(contex
     }
     postgres.start_again().await?;
     let (mut outcome, report) = stage.close_with_report().await?;
-    let closed = report.faults.first().map_or(0, |fault| fault.disconnects);
+    let closed = closed(&report);
     outcome.tell(format!("{refused} × 503 after at most {} ms; sockets closed {closed}", slowest.as_millis()));
     outcome.require(slowest <= Duration::from_secs(1), format!("a refusal took {slowest:?}"));
     // What was under way when it stopped is unknown.

@@ -4,7 +4,7 @@ use crate::registry::servers::Server;
 use anyhow::Result;
 use std::time::Duration;
 use touchline_client::Frame;
-use touchline_harness::{Checker, Device, Inbox, Link, LinkKind, Stack, eventually};
+use touchline_harness::{Checker, Device, Inbox, Link, LinkKind, OwnPostgres, Stack, eventually};
 use touchline_ids::{ChannelId, Seq};
 
 /// Sooner than by default; the order of things is the same.
@@ -32,6 +32,38 @@ async fn a_late_ack_cancels_the_notification() -> Result<()> {
         stack.stop().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acked_stays_acked_when_everything_is_killed() -> Result<()> {
+    let mut postgres = OwnPostgres::start().await?;
+    let mut stack = Stack::processes(1, 1).on_postgres(&postgres).start().await?;
+    let [alice, bob] = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&[&alice, &bob]).await?;
+    let phone = bob.device("phone").await?;
+    let acked = alice.send(channel, "hello").await?;
+    phone.expect(acked).await?;
+    // Whoever has acked a message is not to be notified of it, whatever asks for that.
+    let is_kept = async |stack: &Stack| -> Result<bool> {
+        stack.storage().notify(&[(bob.id, channel, acked.seq)], 0).await?;
+        Ok(stack.storage().pending_notifications(channel).await?.is_empty())
+    };
+    eventually("the ack is kept", async || is_kept(&stack).await).await?;
+
+    let nodes: Vec<_> = stack.nodes().collect();
+    for node in &nodes {
+        stack.kill(*node).await?;
+    }
+    postgres.stop_immediately()?;
+    postgres.start_again().await?;
+    for node in nodes.into_iter().rev() {
+        stack.start_node(node).await?;
+    }
+    eventually("the database is back for us too", async || Ok(stack.storage().ping().await.is_ok())).await?;
+    assert!(is_kept(&stack).await?);
+    stack.storage().notify(&[(bob.id, channel, acked.seq.next())], 0).await?;
+    assert!(!stack.storage().pending_notifications(channel).await?.is_empty(), "only what was acked");
+    stack.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +112,14 @@ async fn a_registry_that_forgets_everything_under_load_costs_no_push() -> Result
         phones.push(person.device_at("phone", stack.gateway_url(index)).await?);
     }
     let checker = Checker::new();
+    // Each api has streams to both gateways.
+    for api in 0..2 {
+        let sent = people[0].send_at(api, channel, "before").await?;
+        checker.accepted(sent);
+        for phone in &phones {
+            phone.expect(sent).await?;
+        }
+    }
     for round in 0..3 {
         redis.run::<()>("FLUSHALL").await?;
         for number in 0..20 {
