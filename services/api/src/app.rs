@@ -2,6 +2,7 @@
 
 use crate::{
     Api, Config, Dependencies, Failed,
+    admission::Admission,
     auth::OutsideUsers,
     claims::Claims,
     deliver::Deliverer,
@@ -124,6 +125,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
+        syncs: Admission::new(config.limits.syncs_per_second),
         directory: Arc::clone(&directory),
         placement: Placement::default(),
         config,

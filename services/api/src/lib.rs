@@ -2,6 +2,7 @@
 //!
 //! Never depends on a WebSocket, on a gateway's code, or on SQL (that is storage's).
 
+mod admission;
 mod app;
 mod auth;
 mod channels;
@@ -59,6 +60,7 @@ pub mod simulation {
     };
 }
 
+use admission::Admission;
 use auth::OutsideUsers;
 use delivered::Delivered;
 use limits::Limits;
@@ -96,6 +98,7 @@ pub struct Api {
     outside_users: OutsideUsers,
     passwords: Passwords,
     limits: Limits,
+    syncs: Admission,
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,

@@ -27,10 +27,8 @@ use touchline_proto::{
 const RECIPIENTS: usize = 20_000;
 /// Recipients handed out without letting other tasks have a turn.
 const AT_ONCE: usize = 512;
-/// Recipients whose acks are awaited, per stream. Beyond them no push is read until some are answered.
-const AWAITED: usize = 4_000_000;
 /// Results that may wait for an api that does not read them, and how long before it loses its stream.
-const RESULTS: usize = 1024;
+const RESULTS: usize = 128;
 const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for acks an api can ask for.
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -47,7 +45,8 @@ impl PushService for Pushes {
 
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         let (results, receiver) = mpsc::channel(RESULTS);
-        let open = relay::opened(&self.gateway, results.clone());
+        let open = relay::opened(&self.gateway, results.clone())
+            .ok_or_else(|| Status::resource_exhausted("this gateway has as many push streams as it takes"))?;
         let stream = PushStream {
             gateway: Arc::clone(&self.gateway),
             results,
@@ -105,7 +104,7 @@ impl PushStream {
         while open || self.next_check().is_some() {
             let check = self.next_check();
             tokio::select! {
-                request = requests.message(), if open && self.awaited < AWAITED => match request {
+                request = requests.message(), if open && self.awaited < self.gateway.config.limits.awaited_acks => match request {
                     Ok(Some(request)) => self.push(request).await?,
                     Ok(None) => open = false,
                     Err(status) => {

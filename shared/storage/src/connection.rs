@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Result, StorageError, no_answer},
+    gate::Gate,
     recent::Recent,
 };
 use sea_orm::{
@@ -22,8 +23,9 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a query waits for a free connection.
-const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a query waits for a free connection, or for a new one: whoever asks learns within a second that the
+/// database is away.
+const ACQUIRE: Duration = Duration::from_millis(900);
 /// How long Postgres waits for a lock, lets one statement run, and keeps the locks of a client that fell silent.
 const LIMITS: &[(&str, &str)] =
     &[("lock_timeout", "2s"), ("statement_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
@@ -66,6 +68,8 @@ pub struct Storage {
     pub(crate) reader: DatabaseConnection,
     pub(crate) recent: Arc<Recent>,
     pub(crate) reads: Arc<AtomicU64>,
+    /// Absent on SQLite: a file is not away.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl Storage {
@@ -74,20 +78,20 @@ impl Storage {
     /// # Errors
     /// `Settings` when the URL cannot work, `Unavailable` when the database does not answer.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        let (writer, reader) = match kind_of(settings)? {
+        let (writer, reader, gate) = match kind_of(settings)? {
             DbBackend::Sqlite => {
                 let writer = Database::connect(sqlite(&settings.url, 1, false)).await?;
                 // After the writer: it creates the file and turns the write-ahead log on.
                 let reader = Database::connect(sqlite(&settings.url, settings.max_connections, true)).await?;
-                (writer, reader)
+                (writer, reader, None)
             }
             _ => {
                 let pool = Database::connect(postgres(&settings.url, settings.max_connections, LIMITS)).await?;
-                (pool.clone(), pool)
+                (pool.clone(), pool, Some(Arc::<Gate>::default()))
             }
         };
         let recent = Arc::new(Recent::new(settings.recent_mib as usize * 1024 * 1024));
-        let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default() };
+        let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default(), gate };
         storage.ping().await?;
         Ok(storage)
     }
@@ -103,7 +107,7 @@ impl Storage {
     /// # Errors
     /// `Unavailable` when it does not.
     pub async fn ping(&self) -> Result<()> {
-        in_time(async { Ok(self.reader.ping().await?) }).await
+        self.reach(Box::pin(async { Ok(self.reader.ping().await?) })).await
     }
 
     /// Ends every connection; queries of other clones fail from now on.
@@ -118,7 +122,15 @@ impl Storage {
 
     /// Begins a transaction that writes. Dropping it takes everything back.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
-        in_time(begin(&self.writer)).await
+        self.reach(begin(&self.writer)).await
+    }
+
+    /// Does what needs a connection of the pools, or fails at once while the server is known to be away.
+    pub(crate) async fn reach<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match &self.gate {
+            Some(gate) => gate.pass(in_time(work)).await,
+            None => in_time(work).await,
+        }
     }
 
     /// A connection for schema changes, which may take as long as they need.
