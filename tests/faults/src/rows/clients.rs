@@ -179,7 +179,8 @@ async fn slow_sockets_are_closed_and_disturb_nobody(context: Context) -> Result<
     let slow = context.pick(100, 1_000);
     let mut scene = Scene::new(&context);
     (scene.people, scene.channels, scene.members, scene.mix) = (slow, 1, slow, Mix::steady());
-    (scene.rate, scene.text_bytes, scene.twice) = (0.5, 16_000, 0.0);
+    // A queue of 256 KiB and the kernel's buffers are full after a dozen of these.
+    (scene.rate, scene.text_bytes, scene.twice) = (1.0, 40_000, 0.0);
     let stage = scene.open(Stack::processes(2, 2).proxied(&[LinkKind::ClientGateway]), &context).await?;
     let gateways = (0..2).map(|gateway| stage.stack.gateway(gateway)).collect::<Result<Vec<_>>>()?;
     let direct = gateways.iter().map(|gateway| gateway.address("ws")).collect::<Result<Vec<_>>>()?;
