@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Connection,
+    Connection, SqliteConnection,
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
@@ -215,7 +215,9 @@ fn sqlite(url: &str, max_connections: u32, only_reads: bool) -> ConnectOptions {
         // The writer's queue may be as long as another process's transaction.
         .acquire_timeout(PATIENCE)
         // Opening the file again would lose the page cache.
-        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_sqlite_pool_opts(|pool| {
+            pool.idle_timeout(None).max_lifetime(None).after_release(|connection, _| Box::pin(has_ended(connection)))
+        })
         .map_sqlx_sqlite_opts(move |sqlite| {
             sqlite
                 .create_if_missing(true)
@@ -231,6 +233,15 @@ fn sqlite(url: &str, max_connections: u32, only_reads: bool) -> ConnectOptions {
                 .pragma("query_only", if only_reads { "ON" } else { "OFF" })
         });
     options
+}
+
+/// Whether the connection's last transaction is over. A full disk ends one inside SQLite, and the driver, whose
+/// rollback is then refused, counts it as open for ever: the next ones would be savepoints in a transaction that nobody
+/// commits. Such a connection is closed.
+async fn has_ended(connection: &mut SqliteConnection) -> std::result::Result<bool, sqlx::Error> {
+    // Behind the rollback that may still be on its way.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn postgres(url: &str, max_connections: u32, limits: &'static [(&str, &str)]) -> ConnectOptions {

@@ -85,8 +85,10 @@ impl Scene {
 #[tokio::test]
 async fn a_full_disk_stores_nothing_damages_nothing_and_is_over_when_there_is_room() {
     let scene = Scene::new().await;
-    scene.room(scene.pages().await).await;
+    let pages = scene.pages().await;
     for _ in 0..3 {
+        // Every time: the connection whose transaction the full disk ended is not used again.
+        scene.room(pages).await;
         let answer = scene.send(40_000).await;
         assert!(matches!(answer, Err(StorageError::Unavailable(_))), "{answer:?}");
         assert_eq!(scene.storage.channel_for(scene.user, scene.channel).await.unwrap().unwrap().last_seq.0, 1);
@@ -94,6 +96,19 @@ async fn a_full_disk_stores_nothing_damages_nothing_and_is_over_when_there_is_ro
     scene.room(1_000_000).await;
     assert!(matches!(scene.send(40_000).await, Ok(Appended::Stored { entry, .. }) if entry.seq.0 == 2));
     assert_eq!(scene.integrity().await, "ok");
+}
+
+#[tokio::test]
+async fn what_is_confirmed_after_the_disk_was_full_is_in_the_file() {
+    let scene = Scene::new().await;
+    scene.room(scene.pages().await).await;
+    assert!(scene.send(40_000).await.is_err());
+    scene.room(1_000_000).await;
+    // Taken back. In a transaction that the driver takes for open it would leave that open.
+    drop(scene.storage.begin().await.unwrap());
+    assert!(matches!(scene.send(1).await, Ok(Appended::Stored { .. })));
+    let seen_by_readers = scene.storage.channel_for(scene.user, scene.channel).await.unwrap().unwrap().last_seq;
+    assert_eq!(seen_by_readers.0, 2);
 }
 
 #[tokio::test]
