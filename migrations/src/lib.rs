@@ -20,6 +20,7 @@ mod m0002_logins;
 mod m0003_channels;
 mod m0004_messages;
 mod m0005_notifications;
+mod m0006_outbox_claims;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_channels::Migration),
             Box::new(m0004_messages::Migration),
             Box::new(m0005_notifications::Migration),
+            Box::new(m0006_outbox_claims::Migration),
         ]
     }
 }

@@ -26,8 +26,8 @@ pub enum ClientError {
     /// The WebSocket was closed before it was ready.
     #[error("the socket was closed before it was ready: {0}")]
     NotReady(#[source] Closed),
-    /// The WebSocket did not get ready in time.
-    #[error("the socket was not ready in time")]
+    /// There was no answer in time, or the WebSocket did not get ready.
+    #[error("no answer in time")]
     TooSlow,
 }
 

@@ -5,15 +5,18 @@
 //! Never depends on a service, a database or the registry.
 
 mod api;
+mod delays;
 mod device;
 mod error;
 mod event;
 mod frame;
 mod model;
 mod renewal;
+pub mod rules;
 mod socket;
 
 pub use api::Client;
+pub use delays::Delays;
 pub use device::{Device, DeviceOptions};
 pub use error::{ClientError, Refusal};
 pub use event::{Event, SyncCause, Trouble};

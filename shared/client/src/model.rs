@@ -100,6 +100,13 @@ pub struct Message {
     pub check: u32,
 }
 
+impl Message {
+    /// What a device holds whose last message of the channel this is.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { channel_id: self.channel_id, seq: self.seq, check: Some(self.check) }
+    }
+}
+
 /// A message to send.
 #[derive(Debug, Clone, Serialize)]
 pub struct NewMessage {

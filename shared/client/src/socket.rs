@@ -7,7 +7,13 @@ use crate::{
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use serde_json::json;
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async_with_config,
@@ -22,15 +28,20 @@ use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, Seq, SessionId};
 /// The WebSocket subprotocol this client speaks.
 pub const SUBPROTOCOL: &str = "touchline.v1.json";
 
+/// Asks for a pong.
+pub(crate) const PING: &str = r#"{"type":"ping"}"#;
+
 /// How long opening may take, from the first SYN to `ready`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An authenticated socket.
 pub struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: Stream,
     session: SessionId,
     heartbeat: Duration,
     expires_in: Duration,
+    /// Something was posted that did not leave yet.
+    unflushed: bool,
 }
 
 /// How a socket ended.
@@ -109,7 +120,7 @@ impl Socket {
     /// # Errors
     /// When the socket has ended.
     pub async fn ack(&mut self, cursors: &BTreeMap<ChannelId, Seq>) -> Result<(), Closed> {
-        self.send(json!({"type": "ack", "cursors": cursors}).to_string()).await
+        self.send(ack(cursors)).await
     }
 
     /// Renews the session with a fresh ticket of the same user and device; the answer is another [`Frame::Ready`].
@@ -125,7 +136,7 @@ impl Socket {
     /// # Errors
     /// When the socket has ended.
     pub async fn ping(&mut self) -> Result<(), Closed> {
-        self.send(r#"{"type":"ping"}"#.into()).await
+        self.send(PING.into()).await
     }
 
     /// Sends a text frame as it is.
@@ -134,6 +145,23 @@ impl Socket {
     /// When the socket has ended.
     pub async fn send(&mut self, text: String) -> Result<(), Closed> {
         self.stream.send(Message::text(text)).await.map_err(Closed::broken)
+    }
+
+    /// Hands a frame over without waiting; it leaves while [`poll_next`](Self::poll_next) is polled.
+    pub(crate) fn post(&mut self, frame: String) -> Result<(), Closed> {
+        self.unflushed = true;
+        self.stream.start_send_unpin(Message::text(frame)).map_err(Closed::broken)
+    }
+
+    /// Sends what was posted, and reads the next frame if `reading`.
+    pub(crate) fn poll_next(&mut self, reading: bool, cx: &mut Context<'_>) -> Poll<Result<Frame, Closed>> {
+        if self.unflushed
+            && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
+        {
+            self.unflushed = false;
+            flushed.map_err(Closed::broken)?;
+        }
+        if reading { poll_text(&mut self.stream, cx).map_ok(|text| Frame::parse(&text)) } else { Poll::Pending }
     }
 
     /// Closes the socket (1000) and waits a little for the server to agree.
@@ -171,28 +199,39 @@ async fn open(
         // What else may come before it (an `error`, say) is explained by the close code that follows.
         if let Frame::Ready { session_id, heartbeat_s, expires_in_s } = Frame::parse(&text) {
             let (heartbeat, expires_in) = (Duration::from_secs(heartbeat_s), Duration::from_secs(expires_in_s));
-            return Ok(Socket { stream, session: session_id, heartbeat, expires_in });
+            return Ok(Socket { stream, session: session_id, heartbeat, expires_in, unflushed: false });
         }
     }
 }
 
-fn hello(ticket: &str, device: &DeviceId, connection: ConnectionNumber) -> String {
+pub(crate) fn hello(ticket: &str, device: &DeviceId, connection: ConnectionNumber) -> String {
     json!({"type": "hello", "ticket": ticket, "device_id": device, "connection": connection}).to_string()
 }
 
-async fn next_text(stream: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Result<Utf8Bytes, Closed> {
+/// The frame that says which messages this device holds.
+pub(crate) fn ack(cursors: &BTreeMap<ChannelId, Seq>) -> String {
+    json!({"type": "ack", "cursors": cursors}).to_string()
+}
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn next_text(stream: &mut Stream) -> Result<Utf8Bytes, Closed> {
+    poll_fn(|cx| poll_text(stream, cx)).await
+}
+
+fn poll_text(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<Utf8Bytes, Closed>> {
     loop {
-        match stream.next().await {
-            Some(Ok(Message::Text(text))) => return Ok(text),
+        return Poll::Ready(match ready!(stream.poll_next_unpin(cx)) {
+            Some(Ok(Message::Text(text))) => Ok(text),
             Some(Ok(Message::Close(frame))) => {
                 let (code, reason) = frame.map_or((CloseCode::Status, Utf8Bytes::default()), |f| (f.code, f.reason));
-                return Err(Closed { code: code.into(), reason: reason.to_string() });
+                Err(Closed { code: code.into(), reason: reason.to_string() })
             }
             // Pings are answered by the library; the server sends no binary frames.
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Closed::broken(error)),
-            None => return Err(Closed::broken("the connection ended")),
-        }
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => Err(Closed::broken(error)),
+            None => Err(Closed::broken("the connection ended")),
+        });
     }
 }
 

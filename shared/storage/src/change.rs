@@ -237,10 +237,15 @@ impl Draft<'_> {
     }
 
     async fn set_role(&mut self, actor: UserId, user: UserId, role: Role) -> Result<Done> {
+        let mut roles = BTreeMap::new();
         if role == Role::Owner {
-            self.update(actor, Column::Role, Expr::value(Role::Admin)).await?;
+            roles.insert(actor, Role::Admin);
         }
-        self.update(user, Column::Role, Expr::value(role)).await?;
+        roles.insert(user, role);
+        // In order of users, as whoever else locks members does.
+        for (user, role) in roles {
+            self.update(user, Column::Role, Expr::value(role)).await?;
+        }
         Ok(Ok((Kind::RoleChanged, json!({ "user_id": user, "role": role }))))
     }
 

@@ -8,6 +8,7 @@ pub mod channels;
 pub mod delivery;
 pub mod history;
 pub mod logins;
+pub mod outbox;
 pub mod plans;
 pub mod schema;
 pub mod sync;
@@ -51,8 +52,15 @@ macro_rules! storage_contract {
                 an_answer_of_long_entries_ends_early_and_says_so,
                 a_wrong_check_resets_and_a_right_one_does_not, a_cursor_outside_the_log_resets,
                 many_cursors_fit_in_one_sync;
-            delivery: an_outbox_row_is_claimed_by_the_databases_clock, finishing_removes_outbox_rows,
-                missed_messages_are_coalesced, two_processes_notify_the_same_users_crosswise;
+            outbox: an_outbox_row_is_claimed_by_the_databases_clock, finishing_removes_outbox_rows,
+                an_expired_claim_is_taken_once_with_its_message, a_message_is_taken_with_the_members_at_its_seq,
+                the_fifth_attempt_is_the_last, what_is_let_go_is_taken_at_once_and_nobody_elses,
+                two_processes_take_each_row_once, a_row_without_its_message_holds_nobody_up,
+                renewing_and_finishing_never_wait_crosswise, the_outbox_is_counted;
+            delivery: missed_messages_are_coalesced, who_was_not_there_is_not_notified,
+                two_processes_notify_the_same_users_crosswise, an_ack_only_rises_and_only_for_members,
+                a_late_ack_settles_the_notification, an_ack_before_the_miss_leaves_nothing_to_notify,
+                acks_misses_and_changes_never_wait_crosswise, of_an_ack_and_a_miss_at_once_the_ack_wins;
             schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
                 two_processes_migrate_at_once;
             plans: every_query_of_the_hot_path_uses_its_index;
@@ -219,6 +227,7 @@ mod tests {
             include_str!("contract/delivery.rs"),
             include_str!("contract/history.rs"),
             include_str!("contract/logins.rs"),
+            include_str!("contract/outbox.rs"),
             include_str!("contract/plans.rs"),
             include_str!("contract/schema.rs"),
             include_str!("contract/sync.rs"),

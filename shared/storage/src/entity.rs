@@ -172,6 +172,7 @@ pub(crate) mod outbox {
         pub(crate) seq: Seq,
         pub(crate) owner: Uuid,
         pub(crate) claim_until: i64,
+        pub(crate) attempts: i32,
         pub(crate) no_push: bool,
     }
 

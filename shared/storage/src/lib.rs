@@ -12,6 +12,7 @@ mod channels;
 mod clock;
 mod connection;
 mod create;
+mod delivered;
 mod entity;
 mod entry;
 mod error;
@@ -25,6 +26,7 @@ mod roles;
 mod rows;
 mod schema;
 mod sync;
+mod take;
 mod users;
 
 pub use append::{Appended, NewMessage};
@@ -37,8 +39,10 @@ pub use error::{Result, StorageError};
 pub use history::History;
 pub use logins::Rotation;
 pub use members::{MemberCache, MemberView, Members};
+pub use outbox::{MAX_ATTEMPTS, OutboxCounts};
 pub use roles::Role;
 pub use sync::{Cursor, Synced, SyncedChannel};
+pub use take::Taken;
 pub use users::{CreateUser, External, NewUser, User};
 
 #[cfg(any(test, feature = "contract"))]

@@ -3,55 +3,38 @@
 use crate::{
     Storage,
     connection::{commit, in_time},
-    entity::notifications::{ActiveModel, Column, Entity},
+    delivered::Mark,
+    entity::{
+        members,
+        notifications::{ActiveModel, Column, Entity},
+    },
     error::Result,
-    rows::VALUES,
+    rows::{self, KEYS, VALUES},
 };
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, EntityTrait, QueryFilter, QueryOrder,
-    sea_query::{Expr, ExprTrait, OnConflict},
+    ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query, SelectStatement},
 };
-use std::{cmp::max, collections::BTreeMap};
+use std::{
+    cmp::max,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 use touchline_ids::{ChannelId, Seq, UserId};
 
 impl Storage {
     /// Nobody acked these messages for these users: each raises the user's row of the channel to that seq and counts
-    /// one more. `now_ms` is when a new row is due, Unix milliseconds.
+    /// one more. Left out is who has acked since ([`delivered`](Self::delivered)), and who was not in the channel at
+    /// that seq. `now_ms` is when a new row is due, Unix milliseconds.
     ///
     /// # Errors
     /// When the database fails; then none is stored.
-    pub async fn notify(&self, missed: &[(UserId, ChannelId, Seq)], now_ms: i64) -> Result<()> {
-        // One row per key, since a statement may not touch a row twice; in key order, so that two apis never wait for
-        // each other crosswise.
-        let mut by_key: BTreeMap<(UserId, ChannelId), (Seq, i64)> = BTreeMap::new();
-        for &(user, channel, seq) in missed {
-            let (max_seq, count) = by_key.entry((user, channel)).or_default();
-            *max_seq = max(*max_seq, seq);
-            *count += 1;
-        }
-        let rows: Vec<_> = by_key
-            .into_iter()
-            .map(|((user_id, channel_id), (max_seq, count))| ActiveModel {
-                user_id: Set(user_id),
-                channel_id: Set(channel_id),
-                max_seq: Set(max_seq),
-                count: Set(count),
-                not_before: Set(now_ms),
-            })
-            .collect();
-        if rows.is_empty() {
+    pub async fn notify(&self, missed: &[Mark], now_ms: i64) -> Result<()> {
+        if missed.is_empty() {
             return Ok(());
         }
         let transaction = self.begin().await?;
-        in_time(async {
-            for some in rows.chunks(VALUES) {
-                let insert = Entity::insert_many(some.to_vec()).on_conflict(raise());
-                insert.exec_without_returning(&transaction).await?;
-            }
-            Ok(())
-        })
-        .await?;
+        in_time(note_missed(&transaction, missed, now_ms)).await?;
         commit(transaction).await
     }
 
@@ -65,6 +48,73 @@ impl Storage {
         let rows = in_time(async { Ok(query.all(&self.reader).await?) }).await?;
         Ok(rows.into_iter().map(|row| (row.user_id, row.max_seq, row.count)).collect())
     }
+}
+
+async fn note_missed(transaction: &DatabaseTransaction, missed: &[Mark], now_ms: i64) -> Result<()> {
+    // In key order, so that two apis never wait for each other crosswise.
+    let keys: BTreeSet<_> = missed.iter().map(|&(user, channel, _)| (user, channel)).collect();
+    let keys: Vec<_> = keys.into_iter().collect();
+    let mut intervals: HashMap<(UserId, ChannelId), Vec<Interval>> = HashMap::with_capacity(keys.len());
+    for some in keys.chunks(KEYS) {
+        for interval in rows::all::<Interval>(transaction, &locking(some)).await? {
+            intervals.entry((interval.user_id, interval.channel_id)).or_default().push(interval);
+        }
+    }
+    // One row per key, since a statement may not touch a row twice.
+    let mut by_key: BTreeMap<(UserId, ChannelId), (Seq, i64)> = BTreeMap::new();
+    for &(user, channel, seq) in missed {
+        if intervals.get(&(user, channel)).is_some_and(|intervals| misses(intervals, seq)) {
+            let (max_seq, count) = by_key.entry((user, channel)).or_default();
+            *max_seq = max(*max_seq, seq);
+            *count += 1;
+        }
+    }
+    let rows: Vec<_> = by_key
+        .into_iter()
+        .map(|((user_id, channel_id), (max_seq, count))| ActiveModel {
+            user_id: Set(user_id),
+            channel_id: Set(channel_id),
+            max_seq: Set(max_seq),
+            count: Set(count),
+            not_before: Set(now_ms),
+        })
+        .collect();
+    for some in rows.chunks(VALUES) {
+        let insert = Entity::insert_many(some.to_vec()).on_conflict(raise());
+        insert.exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Interval {
+    user_id: UserId,
+    channel_id: ChannelId,
+    joined_seq: Seq,
+    left_seq: Seq,
+    delivered_seq: Seq,
+}
+
+/// Whether somebody with these intervals was to get the message at `seq` and has not acked it.
+fn misses(intervals: &[Interval], seq: Seq) -> bool {
+    intervals.iter().any(|interval| (interval.joined_seq..interval.left_seq).contains(&seq))
+        && intervals.iter().all(|interval| interval.delivered_seq < seq)
+}
+
+/// Every interval of these users in these channels, locked against acks that come meanwhile, in order.
+pub(crate) fn locking(keys: &[(UserId, ChannelId)]) -> SelectStatement {
+    use members::Column::{ChannelId, DeliveredSeq, JoinedSeq, LeftSeq, UserId};
+    let member = |column: members::Column| Expr::col((members::Entity, column));
+    let same = member(ChannelId).equals(("keys", "column2")).and(member(UserId).equals(("keys", "column1")));
+    Query::select()
+        .columns([UserId, ChannelId, JoinedSeq, LeftSeq, DeliveredSeq].map(|column| (members::Entity, column)))
+        .from_values(keys.iter().copied(), "keys")
+        .inner_join(members::Entity, same)
+        .order_by((members::Entity, UserId), Order::Asc)
+        .order_by((members::Entity, ChannelId), Order::Asc)
+        .order_by((members::Entity, JoinedSeq), Order::Asc)
+        .lock_with_tables(LockType::Share, [members::Entity])
+        .take()
 }
 
 /// What a row that is there already becomes.

@@ -1,4 +1,4 @@
-//! The outbox: messages whose fan-out is not finished.
+//! The outbox: messages whose fan-out is not finished, and which api works on each.
 
 use crate::{
     Storage, clock,
@@ -8,14 +8,39 @@ use crate::{
     rows::KEYS,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait,
-    sea_query::{DeleteStatement, Expr, ExprTrait, InsertStatement, Query, UpdateStatement},
+    ConnectionTrait, DbBackend, FromQueryResult,
+    sea_query::{
+        CommonTableExpression, DeleteStatement, Expr, ExprTrait, InsertStatement, LockBehavior, LockType, Order, Query,
+        SelectStatement, UpdateStatement,
+    },
 };
 use touchline_ids::{ChannelId, Seq};
 use uuid::Uuid;
 
+/// How often a fan-out is begun before its row is a dead letter.
+pub const MAX_ATTEMPTS: u32 = 5;
+
 /// How long a claim lives without being renewed.
-const CLAIM_MS: i64 = 5_000;
+pub(crate) const CLAIM_MS: i64 = 5_000;
+/// `claim_until` of a dead letter: it never ends, so nobody looks at the row again.
+pub(crate) const DEAD: i64 = i64::MAX;
+/// Whose the rows are that nobody works on: no api's name, so nobody renews them.
+pub(crate) const NOBODY: Uuid = Uuid::nil();
+/// [`Storage::outbox_counts`] counts no further.
+const COUNT_LIMIT: u64 = 100_000;
+
+/// How the outbox stands. Each number is exact up to 100,000 and stays there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboxCounts {
+    /// Rows whose fan-out is under way or waits to be taken.
+    pub waiting: u64,
+    /// Those of them whose claim has ended: the next api that looks takes them.
+    pub expired: u64,
+    /// Rows given up after [`MAX_ATTEMPTS`].
+    pub dead: u64,
+    /// How long the row that has waited longest for an api has waited, in milliseconds; 0 when none does.
+    pub oldest_expired_ms: u64,
+}
 
 impl Storage {
     /// The fan-out of these messages is finished; those that are not in the outbox do no harm.
@@ -29,13 +54,56 @@ impl Storage {
         Ok(())
     }
 
-    /// Renews the claims of `owner` for 5 s from now by the database's clock; answers how many it holds.
+    /// Renews the claims of `owner` for 5 s from now by the database's clock; answers how many it renewed. Rows that
+    /// are being taken or finished at the moment are left alone.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn renew_claims(&self, owner: Uuid) -> Result<u64> {
         let renewal = renewal(owner, self.writer.get_database_backend());
         Ok(in_time(async { Ok(self.writer.execute(&renewal).await?) }).await?.rows_affected())
+    }
+
+    /// Lets these rows of `owner` go: another api takes them at its next look. Rows of others are left alone.
+    ///
+    /// # Errors
+    /// When the database fails; letting go again does no harm.
+    pub async fn release(&self, messages: &[(ChannelId, Seq)], owner: Uuid) -> Result<()> {
+        let backend = self.writer.get_database_backend();
+        for some in messages.chunks(KEYS) {
+            let release =
+                letting_go(backend).and_where(among(some)).and_where(Expr::col(Column::Owner).eq(owner)).take();
+            in_time(async { Ok(self.writer.execute(&release).await?) }).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets every row of these owners go; answers how many there were.
+    ///
+    /// # Errors
+    /// When the database fails; letting go again does no harm.
+    pub async fn release_all(&self, owners: &[Uuid]) -> Result<u64> {
+        if owners.is_empty() {
+            return Ok(0);
+        }
+        let release = release_all(owners, self.writer.get_database_backend());
+        Ok(in_time(async { Ok(self.writer.execute(&release).await?) }).await?.rows_affected())
+    }
+
+    /// How the outbox stands, for metrics and the operator.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn outbox_counts(&self) -> Result<OutboxCounts> {
+        let backend = self.reader.get_database_backend();
+        let mut counts = [0; 3];
+        for (count, which) in counts.iter_mut().zip(Which::ALL) {
+            let row = self.read_one::<Count>(&counted(which, backend)).await?;
+            *count = row.and_then(|row| u64::try_from(row.count).ok()).unwrap_or_default();
+        }
+        let oldest = self.read_one::<Waited>(&longest_wait(backend)).await?.map_or(0, |row| row.waited_ms);
+        let [waiting, expired, dead] = counts;
+        Ok(OutboxCounts { waiting, expired, dead, oldest_expired_ms: u64::try_from(oldest).unwrap_or_default() })
     }
 }
 
@@ -53,6 +121,7 @@ pub(crate) fn insert(due: &[Due], owner: Uuid, backend: DbBackend) -> InsertStat
         Column::Seq,
         Column::Owner,
         Column::ClaimUntil,
+        Column::Attempts,
         Column::NoPush,
     ]);
     for due in due {
@@ -61,6 +130,7 @@ pub(crate) fn insert(due: &[Due], owner: Uuid, backend: DbBackend) -> InsertStat
             due.seq.into(),
             owner.into(),
             claim_until(backend),
+            1.into(),
             due.no_push.into(),
         ]);
     }
@@ -68,19 +138,111 @@ pub(crate) fn insert(due: &[Due], owner: Uuid, backend: DbBackend) -> InsertStat
 }
 
 pub(crate) fn delete(messages: &[(ChannelId, Seq)]) -> DeleteStatement {
+    Query::delete().from_table(Entity).and_where(among(messages)).take()
+}
+
+/// The rows of these messages.
+pub(crate) fn among(messages: &[(ChannelId, Seq)]) -> Expr {
     // Not spelt as alternatives: see `append::with_keys`.
-    let finished = Query::select().columns(["column1", "column2"]).from_values(messages.iter().copied(), "keys").take();
-    let message = Expr::tuple([Expr::col(Column::ChannelId), Expr::col(Column::Seq)]);
-    Query::delete().from_table(Entity).and_where(message.in_subquery(finished)).take()
+    let keys = Query::select().columns(["column1", "column2"]).from_values(messages.iter().copied(), "keys").take();
+    Expr::tuple([Expr::col(Column::ChannelId), Expr::col(Column::Seq)]).in_subquery(keys)
 }
 
+/// Passes over locked rows, so that it never waits for a transaction which waits for it: a row that is being finished
+/// needs no claim, and one that is being taken has another owner.
 pub(crate) fn renewal(owner: Uuid, backend: DbBackend) -> UpdateStatement {
-    Entity::update_many()
-        .col_expr(Column::ClaimUntil, claim_until(backend))
-        .filter(Column::Owner.eq(owner))
-        .into_query()
+    let mut mine = keys_to_lock();
+    mine.and_where(Expr::col(Column::Owner).eq(owner));
+    update_locked(mine).value(Column::ClaimUntil, claim_until(backend)).take()
 }
 
-fn claim_until(backend: DbBackend) -> Expr {
+pub(crate) fn release_all(owners: &[Uuid], backend: DbBackend) -> UpdateStatement {
+    letting_go(backend).and_where(Expr::col(Column::Owner).is_in(owners.iter().copied())).take()
+}
+
+/// Keys of rows, locked and without those that somebody else holds locked. (SQLite's transaction has the lock of the
+/// whole database.)
+pub(crate) fn keys_to_lock() -> SelectStatement {
+    Query::select()
+        .expr_as(Expr::col(Column::ChannelId), "channel")
+        .expr_as(Expr::col(Column::Seq), "position")
+        .from(Entity)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .take()
+}
+
+/// An update of the rows that [`keys_to_lock`] found. It is a table expression, not a sub-query: Postgres would be
+/// free to run a sub-query more than once, and each run would lock other rows.
+pub(crate) fn update_locked(keys: SelectStatement) -> UpdateStatement {
+    let mut due = CommonTableExpression::new();
+    due.table_name("due").query(keys);
+    let column = |column: Column| Expr::col((Entity, column));
+    Query::update()
+        .table(Entity)
+        .with_cte(due)
+        .from("due")
+        .and_where(column(Column::ChannelId).equals(("due", "channel")))
+        .and_where(column(Column::Seq).equals(("due", "position")))
+        .take()
+}
+
+/// Whose claim ends is nobody's, so that no renewal brings it back.
+fn letting_go(backend: DbBackend) -> UpdateStatement {
+    Query::update().table(Entity).value(Column::Owner, NOBODY).value(Column::ClaimUntil, clock::now_ms(backend)).take()
+}
+
+pub(crate) fn claim_until(backend: DbBackend) -> Expr {
     clock::now_ms(backend).add(CLAIM_MS)
+}
+
+/// The rows whose claim has ended.
+pub(crate) fn expired(backend: DbBackend) -> Expr {
+    Expr::col(Column::ClaimUntil).lte(clock::now_ms(backend))
+}
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub(crate) enum Which {
+    Waiting,
+    Expired,
+    Dead,
+}
+
+impl Which {
+    pub(crate) const ALL: [Self; 3] = [Self::Waiting, Self::Expired, Self::Dead];
+}
+
+#[derive(FromQueryResult)]
+struct Count {
+    count: i64,
+}
+
+pub(crate) fn counted(which: Which, backend: DbBackend) -> SelectStatement {
+    let claim_until = || Expr::col(Column::ClaimUntil);
+    let rows = Query::select()
+        .expr_as(Expr::val(1), "one")
+        .from(Entity)
+        .and_where(match which {
+            Which::Waiting => claim_until().lt(DEAD),
+            Which::Expired => expired(backend),
+            Which::Dead => claim_until().eq(DEAD),
+        })
+        .limit(COUNT_LIMIT)
+        .take();
+    Query::select().expr_as(Expr::cust("COUNT(*)"), "count").from_subquery(rows, "counted").take()
+}
+
+#[derive(FromQueryResult)]
+struct Waited {
+    waited_ms: i64,
+}
+
+pub(crate) fn longest_wait(backend: DbBackend) -> SelectStatement {
+    Query::select()
+        .expr_as(clock::now_ms(backend).sub(Expr::col(Column::ClaimUntil)), "waited_ms")
+        .from(Entity)
+        .and_where(expired(backend))
+        .order_by(Column::ClaimUntil, Order::Asc)
+        .limit(1)
+        .take()
 }
