@@ -245,7 +245,7 @@ impl Life {
         }
         if now >= self.clock.renewal {
             self.clock.renewal = now + RENEWAL;
-            for owner in self.claims.owners(now) {
+            for owner in self.claims.owners_at(now) {
                 self.ask_database(world, database::Question::RenewClaims(owner), Purpose::Nothing);
             }
         }
@@ -276,7 +276,7 @@ impl Life {
     /// Softly: nothing new, what is not finished goes to others.
     fn stop(&mut self, world: &mut World) {
         self.stopping = true;
-        let owners = self.claims.owners(world.now);
+        let owners = self.claims.owners_at(world.now);
         self.fans.clear();
         self.lanes.clear();
         self.write_acks(world);

@@ -139,7 +139,7 @@ impl Device {
                 }
                 Action::Open { connection, gateway, ticket } => {
                     let wire = world.open(node, Node::Gateway(gateway.parse().unwrap_or_default()), false);
-                    life.sockets.insert(connection, Socket { wire, ticket, ready: false, close: None });
+                    life.sockets.insert(connection, Socket { wire, ticket: ticket.0, ready: false, close: None });
                 }
                 Action::Ack { connection, cursors } => {
                     let cursors: Vec<_> = cursors.iter().map(|(id, seq)| format!(r#""{id}":{seq}"#)).collect();
@@ -150,7 +150,7 @@ impl Device {
                     life.send(world, node, connection, r#"{"type":"ping"}"#.to_owned());
                 }
                 Action::Renew { connection, ticket } => {
-                    let text = hello(&ticket, self.number, connection);
+                    let text = hello(&ticket.0, self.number, connection);
                     life.send(world, node, connection, text);
                 }
                 Action::Close { connection } => {

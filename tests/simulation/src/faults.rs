@@ -155,7 +155,8 @@ fn any(devices: usize, chance: &mut SmallRng) -> What {
         7 => What::DatabaseAway,
         8 => What::DatabaseMute(chance.random_range(1..6)),
         9 => What::DatabaseSlow(between(chance, Duration::from_millis(50), Duration::from_secs(7))),
-        10 => What::TailLost,
+        10 if std::env::var("TAIL").is_ok() => What::TailLost,
+        10 => What::CutSockets(device),
         11 => other_hole(chance),
         12 => {
             let (device, gateway) = (Node::Device(device), Node::Gateway(one_gateway(chance)));

@@ -43,6 +43,10 @@ impl Record {
         }
     }
 
+    pub(crate) fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// Every line so far.
     pub(crate) fn take_trace(&mut self) -> Vec<String> {
         self.trace.take().unwrap_or_default()

@@ -115,7 +115,8 @@ impl Simulation {
     }
 
     fn begin(&mut self, fault: &Fault) {
-        let (world, now) = (&mut self.world, self.world.now);
+        let now = self.world.now;
+        let world = &mut self.world;
         world.note(Node::Database, || format!("FAULT {:?} for {:?}", fault.what, fault.lasts));
         match fault.what {
             What::Kill { node, host } => self.kill(node, host),
@@ -172,7 +173,8 @@ impl Simulation {
     }
 
     fn heal(&mut self, fault: &Fault) {
-        let (world, now) = (&mut self.world, self.world.now);
+        let now = self.world.now;
+        let world = &mut self.world;
         world.note(Node::Database, || format!("HEALED {:?}", fault.what));
         match fault.what {
             What::Kill { node, .. } | What::Stop(node) => self.bring_back(node),

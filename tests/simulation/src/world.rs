@@ -15,12 +15,15 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use schedule::Schedule;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt::Debug,
     time::Duration,
 };
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use touchline_proto::push::{PushAnswer, PushRequest};
+use touchline_ids::{ChannelId, UserId};
+use touchline_proto::{
+    convert::unpack_users,
+    push::{PushAnswer, PushRequest},
+};
 use wires::{Wire, WireId};
 
 /// Somebody in the world.
@@ -85,6 +88,30 @@ pub(crate) enum Packet {
     Pong,
     /// A close frame.
     Close(u16),
+}
+
+impl Packet {
+    /// For the trace: without what is always the same.
+    fn brief(&self) -> String {
+        match self {
+            Self::Push(push) => {
+                let users = unpack_users(&push.recipients).into_iter().flatten().map(short);
+                let users: Vec<_> = users.collect();
+                let message = push.message.as_ref();
+                let channel = message.and_then(|message| ChannelId::from_slice(&message.channel_id).ok());
+                let place = channel.map(|channel| (channel, message.map(|message| message.seq)));
+                format!("push {} purpose {} {place:?} for {users:?}", push.push_id, push.purpose)
+            }
+            Self::PushAnswer(answer) => format!("{answer:?}"),
+            Self::Text(text) => text.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+/// The number in an id.
+fn short(user: UserId) -> u64 {
+    user.0.as_u64_pair().1
 }
 
 /// What the schedule holds.
@@ -325,9 +352,5 @@ impl World {
         let there: Vec<_> = apis.iter().filter(|node| self.state(**node) != State::Down).copied().collect();
         let choice = if there.is_empty() || self.chance.random_ratio(1, 20) { apis } else { there };
         choice.get(self.chance.random_range(0..choice.len().max(1))).copied().unwrap_or(Node::Api(0))
-    }
-
-    fn log(&mut self, who: Node, what: &impl Debug) {
-        self.note(who, || format!("{what:?}"));
     }
 }

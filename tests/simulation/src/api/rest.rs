@@ -80,7 +80,7 @@ impl Life {
     /// Rows may be claimed that nobody works on.
     fn doubt(&mut self, world: &mut World) {
         let fresh = world.names.uuid();
-        self.claims.doubt(fresh, world.now);
+        self.claims.doubt_at(fresh, world.now);
     }
 
     fn appended(

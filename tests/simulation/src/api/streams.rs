@@ -59,8 +59,8 @@ impl Life {
         for lease in alive.into_values() {
             self.stream_to(world, lease);
         }
-        let due = self.streams.iter_mut().filter(|(_, stream)| stream.retry_at.is_some_and(|at| at <= world.now));
-        for (_, stream) in due {
+        let now = world.now;
+        for stream in self.streams.values_mut().filter(|stream| stream.retry_at.is_some_and(|at| at <= now)) {
             dial(self.node, stream, world);
         }
     }

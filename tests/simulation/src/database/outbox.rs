@@ -16,7 +16,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 5;
 pub(crate) struct Row {
     owner: Uuid,
     claim_until: Instant,
-    attempts: u32,
+    pub(crate) attempts: u32,
     no_push: bool,
     pub(crate) dead: bool,
 }
@@ -24,6 +24,11 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn new(owner: Uuid, no_push: bool, by_its_clock: Instant) -> Self {
         Self { owner, claim_until: by_its_clock + CLAIM, attempts: 1, no_push, dead: false }
+    }
+
+    /// Nobody's, so that no renewal brings the claim back.
+    fn let_go(&mut self, by_its_clock: Instant) {
+        (self.owner, self.claim_until) = (Uuid::nil(), by_its_clock);
     }
 }
 
@@ -58,14 +63,14 @@ impl Database {
     pub(super) fn release(&mut self, messages: &[(ChannelId, Seq)], owner: Uuid, by_its_clock: Instant) {
         for message in messages {
             if let Some(row) = self.outbox.get_mut(message).filter(|row| row.owner == owner && !row.dead) {
-                row.claim_until = by_its_clock;
+                row.let_go(by_its_clock);
             }
         }
     }
 
     pub(super) fn release_all(&mut self, owners: &[Uuid], by_its_clock: Instant) {
         for row in self.outbox.values_mut().filter(|row| owners.contains(&row.owner) && !row.dead) {
-            row.claim_until = by_its_clock;
+            row.let_go(by_its_clock);
         }
     }
 }

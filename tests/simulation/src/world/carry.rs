@@ -6,7 +6,7 @@ use super::{
     network::Network,
 };
 use rand::Rng as _;
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 /// What a store takes for an answer.
 const DEED: Duration = Duration::from_micros(300);
@@ -65,8 +65,9 @@ impl World {
                     self.reply(id, Err(Failure::Refused), Duration::ZERO);
                     return None;
                 }
-                self.log(asker, &question);
+                let question_text = self.record.is_traced().then(|| format!("{question:?}"));
                 let answer = self.database.ask(question, self.now);
+                self.tell_trace(asker, question_text, &answer);
                 let later = DEED + self.database_trouble.slower;
                 let lost = self.is_lost(self.database_trouble.loses_one_in);
                 let outcome = if lost { Err(Failure::Unknown) } else { Ok(Reply::Database(answer)) };
@@ -77,8 +78,9 @@ impl World {
                     self.reply(id, Err(Failure::Refused), Duration::ZERO);
                     return None;
                 }
-                self.log(asker, &question);
+                let question_text = self.record.is_traced().then(|| format!("{question:?}"));
                 let answer = self.registry.ask(question, self.now);
+                self.tell_trace(asker, question_text, &answer);
                 self.reply(id, Ok(Reply::Registry(answer)), DEED + self.registry_trouble.slower);
             }
             (Node::Api(_), Question::Api(question)) => {
@@ -92,6 +94,18 @@ impl World {
             (_, _) => {}
         }
         None
+    }
+
+    /// What was asked and answered, but for what is asked all the time and finds nothing.
+    fn tell_trace(&mut self, asker: Node, question: Option<String>, answer: &impl Debug) {
+        let Some(question) = question else { return };
+        let answer = format!("{answer:?}");
+        let dull = answer == "Taken([])" || question == "Gateways"
+            || question.starts_with("RenewClaims")
+            || answer == "Renewed(Renewed)";
+        if !dull {
+            self.note(asker, || format!("{question} → {answer}"));
+        }
     }
 
     fn is_lost(&mut self, one_in: u32) -> bool {

@@ -33,6 +33,8 @@ impl World {
         let Some(wire) = self.wires.get(&id) else { return };
         let side = wire.side(from);
         if wire.ends[side].open {
+            let other = wire.ends[1 - side].node;
+            self.note(from, || format!("sends {other:?} on {}: {}", id.0, packet.brief()));
             self.fly(id, 1 - side, Flying::Packet(packet));
         }
     }
