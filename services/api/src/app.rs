@@ -5,6 +5,7 @@ use crate::{
     auth::OutsideUsers,
     claims::Claims,
     deliver::Deliverer,
+    delivered::Delivered,
     finish::{Finisher, OutboxTask},
     limits::Limits,
     push_stream::PushStreams,
@@ -75,6 +76,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         identities,
         outside_users: OutsideUsers::default(),
         writer,
+        delivered: Arc::<Delivered>::default(),
         shutdown: serving.clone(),
     });
     let fan_out = FanOut::new(deliverer, Arc::new(finisher));
@@ -116,7 +118,11 @@ impl App {
             let api = Arc::clone(&api);
             serving.spawn(async move { api.limits.sweep_forever().await })
         };
-        let writer_life = Shutdown::new();
+        let (writer_life, acking) = (Shutdown::new(), Shutdown::new());
+        let acks_task = {
+            let (api, life) = (Arc::clone(&api), acking.clone());
+            acking.spawn(async move { api.delivered.run(&api.storage, &life).await })
+        };
         let mut writer_task = {
             let life = writer_life.clone();
             writer_life.spawn(async move { writer.run(&life).await }).fuse()
@@ -151,6 +157,9 @@ impl App {
             }
             // The writer is gone and so is its end of the fan-out: it runs dry, and with it the outbox task.
             let _ = outbox_task.await;
+            // The last results brought the last acks.
+            acking.stop();
+            let _ = acks_task.await;
         };
         tokio::select! {
             () = work => {}
@@ -162,10 +171,10 @@ impl App {
         for task in [directory_task, streams_task] {
             task.abort();
         }
-        for life in [&serving, &writer_life, &delivering] {
+        for life in [&serving, &writer_life, &delivering, &acking] {
             life.stop_now();
         }
-        for life in [&serving, &writer_life, &delivering] {
+        for life in [&serving, &writer_life, &delivering, &acking] {
             life.wait(Duration::ZERO).await;
         }
         tracing::info!("the api has ended");

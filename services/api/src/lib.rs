@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod connect;
 mod deliver;
+mod delivered;
 mod delivery;
 mod error;
 mod extract;
@@ -47,6 +48,7 @@ pub mod simulation {
 }
 
 use auth::OutsideUsers;
+use delivered::Delivered;
 use limits::Limits;
 use std::{sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
@@ -85,5 +87,6 @@ pub struct Api {
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,
+    delivered: Arc<Delivered>,
     shutdown: Shutdown,
 }

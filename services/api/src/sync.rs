@@ -83,6 +83,8 @@ pub async fn sync(
         return Err(Error::field("cursors", "must name each channel once"));
     }
     let synced = api.storage.sync(caller.user, &cursors, recent).await?;
+    // A cursor that is right says what an ack says.
+    synced.acked.iter().for_each(|&(channel, seq)| api.delivered.note(caller.user, channel, seq));
     let channels = synced.channels.into_iter().map(|channel| {
         let messages = messages(channel.entries)?;
         let (channel_id, head_seq, more, reset) = (channel.channel_id, channel.head_seq, channel.more, channel.reset);

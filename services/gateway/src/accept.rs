@@ -16,14 +16,20 @@ use socket2::SockRef;
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 /// hyper's read buffer bounds the request head.
 const HEAD_LIMIT: usize = 16 * 1024;
 /// What may wait unsent in the kernel. More would wait where nobody counts it, and a slow reader would look quick.
 const UNSENT: u32 = 16 * 1024;
+/// When to come back who found too many sockets of the same address, or too many that say nothing.
+const CROWDED: Duration = Duration::from_secs(4);
 
 /// Accepts until `stop`.
 pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: impl Future<Output = ()>) {
@@ -33,27 +39,36 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: im
             accepted = touchline_mesh::http::accept(&listener) => accepted,
             () = &mut stop => return,
         };
+        if let Err(wait) = gateway.accepts.take(Instant::now()) {
+            // Spread over twice the time that is needed, so that who comes back finds room.
+            let wait = rand::random_range(Duration::ZERO..=2 * wait);
+            turn_away(&stream, &Problem::busy(), wait);
+            continue;
+        }
         match gateway.addresses.enter(peer.ip()) {
             Ok(place) => {
                 gateway.spawn(http(stream, Arc::clone(&gateway), place));
             }
-            Err(crowded) => turn_away(&stream, crowded),
+            Err(Crowded::Address) => turn_away(&stream, &Problem::crowded(), CROWDED),
+            Err(Crowded::Gateway) => {
+                let problem = Problem::unavailable("too many sockets that have not said who they are");
+                turn_away(&stream, &problem, CROWDED);
+            }
         }
     }
 }
 
-/// Answers without reading and without a task: that is all a flood gets.
-fn turn_away(stream: &TcpStream, crowded: Crowded) {
-    let problem = match crowded {
-        Crowded::Address => Problem::crowded(),
-        Crowded::Gateway => Problem::unavailable("too many sockets that have not said who they are"),
-    };
-    let body = problem.body();
+/// Answers without a task and without waiting for the request: that is all a flood gets.
+fn turn_away(stream: &TcpStream, problem: &Problem, wait: Duration) {
+    let (body, seconds) = (problem.body(), wait.as_secs() + 1);
     let answer = format!(
-        "HTTP/1.1 {}\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {}\r\nContent-Type: application/problem+json\r\nRetry-After: {seconds}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         problem.status,
         body.len(),
     );
+    // A socket dropped with unread bytes is reset, and the reset may overtake the answer.
+    let mut request = [0; 2048];
+    let _ = stream.try_read(&mut request);
     // It fits into an empty send buffer, or the peer is gone.
     let _ = stream.try_write(answer.as_bytes());
     tracing::debug!(code = problem.code, "a socket was turned away");
@@ -92,7 +107,7 @@ fn tune(stream: &TcpStream, gateway: &Gateway) {
 fn answer(request: Request<Incoming>, gateway: &Arc<Gateway>, place: &Mutex<Option<Place>>) -> Answer {
     let answered = match upgrade::asked(&request) {
         Ok(Asked::Liveness) => Ok(Response::new(Full::from("ok\n"))),
-        Ok(Asked::Readiness) => match gateway.readiness.refusal(tokio::time::Instant::now()) {
+        Ok(Asked::Readiness) => match gateway.refusal(Instant::now()) {
             None => Ok(Response::new(Full::from("ok\n"))),
             Some(why) => Err(Problem::unavailable(why)),
         },

@@ -8,7 +8,7 @@ use crate::{
     gateway::Gateway,
     lease::Keeper,
     push::Pushes,
-    routes,
+    relay, routes, running,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -45,7 +45,6 @@ pub struct App {
     ws_address: SocketAddr,
     grpc: GrpcListener,
     gateway: Arc<Gateway>,
-    ended: tokio::sync::mpsc::Receiver<routes::Ended>,
     life: Shutdown,
 }
 
@@ -64,8 +63,23 @@ pub async fn build(config: Config, dependencies: Dependencies) -> Result<App, Er
     let grpc = GrpcListener::bind(grpc).map_err(|source| Error::Bind { address: grpc, source })?;
     let life = Shutdown::new();
     let Dependencies { registry, tickets } = dependencies;
-    let (gateway, ended) = Gateway::new(config, IncarnationId::new(), registry, tickets, life.clone());
-    Ok(App { ws, ws_address, grpc, gateway: Arc::new(gateway), ended, life })
+    set_crash_points();
+    let gateway = Gateway::new(config, IncarnationId::new(), registry, tickets, life.clone());
+    Ok(App { ws, ws_address, grpc, gateway: Arc::new(gateway), life })
+}
+
+/// Sets the crash points that the environment names (`FAILPOINTS=before_ack=1%return;…`). Not by `FailScenario`: an
+/// api in this process may have one, and there is one at a time.
+fn set_crash_points() {
+    if fail::has_failpoints()
+        && let Ok(points) = std::env::var("FAILPOINTS")
+    {
+        for (name, actions) in points.split(';').filter_map(|point| point.trim().split_once('=')) {
+            if let Err(error) = fail::cfg(name, actions) {
+                tracing::error!(name, error, "a crash point was not set");
+            }
+        }
+    }
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -107,7 +121,7 @@ impl App {
     }
 
     async fn serve(self, shutdown: &Shutdown) -> Result<(), Error> {
-        let Self { ws, ws_address, grpc, gateway, ended, life } = self;
+        let Self { ws, ws_address, grpc, gateway, life } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let config = &gateway.config;
         let keeper = Keeper {
@@ -117,10 +131,12 @@ impl App {
             grpc_url: config.grpc_url.clone().unwrap_or_else(|| format!("http://{}", grpc.address())),
             public_url: config.public_url.clone().unwrap_or_else(|| format!("ws://{ws_address}")),
         };
+        life.spawn(running::beat_forever(Arc::clone(&gateway)));
         // Before the first socket is accepted, so that nobody is sent away while the registry is well.
         keeper.renew().await;
-        life.spawn(routes::forget_ended(Arc::clone(&gateway), ended));
-        life.spawn(routes::restore_lost(Arc::clone(&gateway)));
+        life.spawn(routes::keep(Arc::clone(&gateway)));
+        life.spawn(routes::tell(Arc::clone(&gateway)));
+        life.spawn(relay::tell_forever(Arc::clone(&gateway), ms(gateway.config.times.acks_ms)));
         let lease = life.spawn(keeper.keep(life.stopping()));
         life.spawn(accept::serve(ws, Arc::clone(&gateway), life.stopping()));
 
@@ -141,6 +157,7 @@ impl App {
         tokio::select! {
             () = shutdown.stopping() => {}
             () = gateway.readiness.fenced.cancelled() => {}
+            () = gateway.readiness.unreached.cancelled() => {}
             ended = &mut server => {
                 if let Ok(Some(Err(error))) = ended {
                     return Err(error.into());
@@ -149,6 +166,8 @@ impl App {
             }
         }
         drain::drain(&gateway).await;
+        // The last acks go before the streams end.
+        relay::tell(&gateway);
         grpc_life.stop();
         if timeout(LAST_STEP, server).await.is_err() {
             tracing::warn!("push streams are left behind");
@@ -163,6 +182,9 @@ impl App {
         }
         if gateway.ask(gateway.registry.release_lease(&gateway.id, gateway.incarnation)).await.is_err() {
             tracing::warn!("the lease was not released: it expires by itself");
+        }
+        if gateway.readiness.unreached.is_cancelled() {
+            return Err(Error::Unreached(gateway.id.clone()));
         }
         tracing::info!("the gateway has ended");
         Ok(())

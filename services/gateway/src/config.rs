@@ -39,6 +39,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// Connections taken per second, and as many at once. Above: 503, with the time to come back. Default: 500 for
+    /// each processor.
+    pub accepts_per_second: u32,
     /// Authenticated sessions in all. Above: 503, or close 1013.
     pub capacity: u32,
     /// Sessions of one user on this gateway. One more closes the oldest (4009).
@@ -89,8 +92,15 @@ pub struct Times {
     pub registry_ms: u64,
     /// Without a renewed lease for so long, no new sockets are taken.
     pub lease_ms: u64,
+    /// How late the event loop may be. Late several times in a row, no new sockets are taken.
+    pub late_ms: u64,
+    /// How often apis are told what devices have acked.
+    pub acks_ms: u64,
     /// From handing out a push to the first look at its acks. Devices ack at most once a second.
     pub early_check_ms: u64,
+    /// From saying that the gateway stops to asking the first session to leave, so that every api knows not to send
+    /// anybody here. It sees who is there once a second.
+    pub drain_head_start_ms: u64,
     /// At most so long do sessions have to leave when the gateway stops.
     pub drain_ms: u64,
     /// How many sessions per second are asked to leave when the gateway stops.
@@ -116,6 +126,7 @@ impl Default for Config {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            accepts_per_second: 500 * u32::try_from(cores()).unwrap_or(1),
             capacity: 18_000,
             sessions_per_user: 10,
             sockets_per_address: 200,
@@ -133,6 +144,10 @@ impl Default for Limits {
     }
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl Default for Times {
     fn default() -> Self {
         Self {
@@ -145,7 +160,10 @@ impl Default for Times {
             close_ms: 2_000,
             registry_ms: 2_000,
             lease_ms: 30_000,
+            late_ms: 500,
+            acks_ms: 2_000,
             early_check_ms: 1_200,
+            drain_head_start_ms: 1_500,
             drain_ms: 60_000,
             drain_sessions_per_second: 200,
         }
@@ -214,6 +232,7 @@ impl Config {
 
 impl Limits {
     fn refuse(&self, refuse: &mut impl FnMut(bool, &str, &str)) {
+        refuse(self.accepts_per_second == 0, "limits.accepts_per_second", "must be at least 1");
         refuse(self.capacity == 0, "limits.capacity", "must be at least 1");
         refuse(self.sessions_per_user == 0, "limits.sessions_per_user", "must be at least 1");
         refuse(self.sockets_per_address == 0, "limits.sockets_per_address", "must be at least 1");
@@ -250,12 +269,15 @@ impl Times {
             (self.close_ms, "times.close_ms"),
             (self.registry_ms, "times.registry_ms"),
             (self.lease_ms, "times.lease_ms"),
+            (self.late_ms, "times.late_ms"),
+            (self.acks_ms, "times.acks_ms"),
             (self.early_check_ms, "times.early_check_ms"),
             (u64::from(self.drain_sessions_per_second), "times.drain_sessions_per_second"),
         ] {
             // A day is no timeout any more, and far beyond it an Instant overflows.
             refuse(!(1..=86_400_000).contains(&value), path, "must be from 1 to 86400000");
         }
+        refuse(self.drain_head_start_ms > 86_400_000, "times.drain_head_start_ms", "must be at most 86400000");
         refuse(self.drain_ms > 86_400_000, "times.drain_ms", "must be at most 86400000");
         refuse(
             self.dead_ms <= self.heartbeat_ms || self.dead_ms > 86_400_000,

@@ -18,10 +18,16 @@ const FENCED: Duration = Duration::from_secs(3);
 /// Tells every session to leave and waits until they have.
 pub(crate) async fn drain(gateway: &Gateway) {
     gateway.readiness.drain();
+    let fenced = gateway.readiness.fenced.is_cancelled();
+    if !fenced {
+        // Who is asked to leave asks an api where to go: by then none must name this gateway.
+        let head_start = ms(gateway.config.times.drain_head_start_ms);
+        let _ = timeout(head_start, gateway.hub.empty()).await;
+    }
     let mut members = gateway.hub.members();
     // Users who came together do not go together.
     members.shuffle(&mut rand::rng());
-    let window = window(members.len(), &gateway.config.times, gateway.readiness.fenced.is_cancelled());
+    let window = window(members.len(), &gateway.config.times, fenced);
     tracing::info!(sessions = members.len(), window_ms = window.as_secs_f64() * 1_000.0, "draining");
     for (member, after) in members.iter().zip(spread(members.len(), window)) {
         member.queue.order(Order::Leave(after));

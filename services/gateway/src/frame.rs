@@ -162,6 +162,8 @@ pub(crate) struct Encoded {
 /// # Errors
 /// The name of the field that cannot be shown to a client.
 pub(crate) fn message(message: &Message) -> Result<Encoded, &'static str> {
+    // For the tests: a message that the encoder cannot bear.
+    fail::fail_point!("encode");
     let channel = ChannelId::from_slice(&message.channel_id).map_err(|_| "channel_id")?;
     let id = MessageId::from_slice(&message.message_id).map_err(|_| "message_id")?;
     let sender = UserId::from_slice(&message.sender_id).map_err(|_| "sender_id")?;

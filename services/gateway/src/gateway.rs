@@ -1,12 +1,15 @@
 //! What every part of one gateway shares.
 
 use crate::{
+    accepts::Accepts,
     addresses::Addresses,
     config::{Config, ms},
     hub::{Hub, HubLimits},
-    lease::Readiness,
     queue::Bounds,
-    routes::{Ended, Routes},
+    readiness::{Readiness, booted},
+    relay::Relay,
+    routes::Routes,
+    running::Running,
     session::Rules,
 };
 use futures_util::future::join_all;
@@ -17,9 +20,9 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::{Instant, timeout};
 use touchline_auth::TicketVerifier;
-use touchline_ids::{GatewayId, IncarnationId, UserId};
+use touchline_ids::{GatewayId, IncarnationId};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Registry, RegistryError};
 
@@ -39,29 +42,31 @@ pub(crate) struct Gateway {
     pub(crate) tickets: TicketVerifier,
     pub(crate) hub: Hub,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) accepts: Accepts,
     pub(crate) readiness: Readiness,
+    pub(crate) running: Running,
     pub(crate) routes: Routes,
+    pub(crate) relay: Relay,
     life: Shutdown,
     session_lives: Vec<Shutdown>,
     next_life: AtomicUsize,
 }
 
 impl Gateway {
-    /// The shared state, and the ended sessions whose routes [`crate::routes::forget_ended`] removes.
+    /// The shared state.
     pub(crate) fn new(
         config: Config,
         incarnation: IncarnationId,
         registry: Arc<dyn Registry>,
         tickets: TicketVerifier,
         life: Shutdown,
-    ) -> (Self, mpsc::Receiver<Ended>) {
-        let (limits, times) = (&config.limits, &config.times);
-        let (routes, ended) = Routes::new(limits.capacity as usize);
+    ) -> Self {
+        let (limits, times, now) = (&config.limits, &config.times, Instant::now());
         let named = config.id.clone();
         let id = named.unwrap_or_else(|| {
             format!("gateway-{incarnation}").parse().expect("a UUID is made of characters that a gateway id may have")
         });
-        let gateway = Self {
+        Self {
             id,
             incarnation,
             rules: Rules {
@@ -81,13 +86,15 @@ impl Gateway {
             readiness: Readiness::new(ms(times.lease_ms)),
             session_lives: (0..SESSION_LIVES).map(|_| life.child()).collect(),
             next_life: AtomicUsize::new(0),
+            accepts: Accepts::new(limits.accepts_per_second, now),
+            running: Running::new(now, ms(times.late_ms)),
+            routes: Routes::new(limits.capacity as usize),
+            relay: Relay::default(),
             config,
             registry,
             tickets,
-            routes,
             life,
-        };
-        (gateway, ended)
+        }
     }
 
     /// Starts a task that ends with the gateway.
@@ -110,10 +117,10 @@ impl Gateway {
         join_all(self.session_lives.iter().map(|life| life.wait(patience))).await;
     }
 
-    /// Has the sessions of these users, or of everybody when there are none, told to sync.
-    pub(crate) fn resync(self: &Arc<Self>, users: Vec<UserId>) {
-        let members = if users.is_empty() { self.hub.members() } else { self.hub.members_of(&users) };
-        self.spawn(crate::routes::tell_ready(members));
+    /// Why no new socket is taken now; none when it is.
+    pub(crate) fn refusal(&self, now: Instant) -> Option<&'static str> {
+        let refusal = self.readiness.refusal(now, booted());
+        refusal.or_else(|| self.running.is_lagging().then_some("this gateway has too much to do"))
     }
 
     /// Asks the registry, but not for ever. None: no answer in time.

@@ -38,7 +38,7 @@ pub(crate) async fn greet(mut socket: WebSocketStream<TcpStream>, gateway: Arc<G
     place.authenticated();
     let first_ping = gateway.rules.heartbeat.mul_f64(rand::random_range(0.1..=1.0));
     let id = membership.member.session;
-    let session = Session::new(id, &gateway.rules, Instant::now(), expires, first_ping);
+    let session = Session::new(id, gateway.running.now(), expires, first_ping);
     let connection = Connection::new(socket, session, membership, place, Arc::clone(&gateway));
     gateway.spawn_session(contained(id, connection.run()));
 }

@@ -3,6 +3,7 @@
 //! Look-ups never wait for each other. A user's entry is locked for as long as it takes to walk a handful of sessions.
 
 use crate::{
+    acked::Acked,
     close_codes::{Close, CloseCode},
     frame::Encoded,
     queue::{Bounds, Class, Offered, Order, Queue},
@@ -14,9 +15,6 @@ use std::sync::{
 use tokio::sync::Notify;
 use touchline_ids::{ChannelId, Seq, SessionId, UserId};
 use touchline_registry::Registration;
-
-/// Channels whose acks are remembered per user. Only acks of the last seconds matter.
-const ACKED_CHANNELS: usize = 128;
 
 /// One session as the rest of the gateway sees it.
 #[derive(Debug)]
@@ -36,11 +34,19 @@ pub(crate) struct User {
 #[derive(Debug, Default)]
 struct State {
     members: Vec<Arc<Member>>,
-    /// The greatest seq any device acked, by channel; the oldest entry is overwritten.
-    acked: Vec<(ChannelId, Seq)>,
-    next_overwritten: usize,
+    acked: Acked,
+    /// Stands among those who acked something that is not told yet.
+    listed: bool,
     /// The entry has left the map; a newcomer needs a new one.
     retired: bool,
+}
+
+/// A device of the user holds every message of the channel up to seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ack {
+    pub(crate) user: UserId,
+    pub(crate) channel: ChannelId,
+    pub(crate) seq: Seq,
 }
 
 /// What became of a push at one user.
@@ -87,11 +93,14 @@ pub(crate) struct Hub {
     limits: HubLimits,
     sessions: AtomicU32,
     left: Notify,
+    /// Who acked something that is not told yet; at most as many as there may be sessions.
+    acking: Mutex<Vec<Arc<User>>>,
 }
 
 impl Hub {
     pub(crate) fn new(limits: HubLimits) -> Self {
-        Self { users: papaya::HashMap::new(), limits, sessions: AtomicU32::new(0), left: Notify::new() }
+        let (sessions, left, acking) = (AtomicU32::new(0), Notify::new(), Mutex::default());
+        Self { users: papaya::HashMap::new(), limits, sessions, left, acking }
     }
 
     /// Sessions now.
@@ -171,12 +180,23 @@ impl Hub {
 
     /// Whether exactly this registration has a session here.
     pub(crate) fn holds(&self, registration: &Registration) -> bool {
-        self.users.pin().get(&registration.user).is_some_and(|user| {
-            user.lock().members.iter().any(|member| {
-                member.registration.device == registration.device
-                    && member.registration.connection == registration.connection
-            })
-        })
+        self.member(registration).is_some()
+    }
+
+    /// The session of exactly this registration.
+    pub(crate) fn member(&self, registration: &Registration) -> Option<Arc<Member>> {
+        let users = self.users.pin();
+        let state = users.get(&registration.user)?.lock();
+        let same = |member: &&Arc<Member>| {
+            member.registration.device == registration.device
+                && member.registration.connection == registration.connection
+        };
+        state.members.iter().find(same).cloned()
+    }
+
+    /// Whether this user has a session here.
+    pub(crate) fn has(&self, user: UserId) -> bool {
+        self.users.pin().get(&user).is_some_and(|user| !user.lock().members.is_empty())
     }
 
     /// Hands a message to every user's sessions. `each` gets every user in order, with what became of it.
@@ -204,12 +224,12 @@ impl Hub {
     /// Whether a device of the user acked `seq` of `channel`; also when the user has left and come back since.
     pub(crate) fn has_acked(&self, user: &User, channel: ChannelId, seq: Seq) -> bool {
         let state = user.lock();
-        if state.has_acked(channel, seq) {
+        if state.acked.covers(channel, seq) {
             return true;
         }
         let retired = state.retired;
         drop(state);
-        retired && self.users.pin().get(&user.id).is_some_and(|user| user.lock().has_acked(channel, seq))
+        retired && self.users.pin().get(&user.id).is_some_and(|user| user.lock().acked.covers(channel, seq))
     }
 
     /// Every session of these users now.
@@ -219,6 +239,35 @@ impl Hub {
             members.extend(user.into_iter().flat_map(|user| user.lock().members.clone()));
         });
         members
+    }
+
+    /// Remembers what a device of the user acked, to be told later. Without room among those who acked it is told
+    /// after the user's next ack.
+    pub(crate) fn ack(&self, user: &Arc<User>, cursors: &[(ChannelId, Seq)]) {
+        let mut state = user.lock();
+        for (channel, seq) in cursors {
+            state.acked.raise(*channel, *seq);
+        }
+        if state.listed || !state.acked.has_untold() {
+            return;
+        }
+        let mut acking = self.acking.lock().unwrap_or_else(PoisonError::into_inner);
+        if acking.len() < self.limits.capacity as usize {
+            state.listed = true;
+            acking.push(Arc::clone(user));
+        }
+    }
+
+    /// What was acked and not told before.
+    pub(crate) fn take_acks(&self) -> Vec<Ack> {
+        let acking = std::mem::take(&mut *self.acking.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut acks = Vec::with_capacity(acking.len());
+        for user in acking {
+            let mut state = user.lock();
+            state.listed = false;
+            acks.extend(state.acked.take_untold().map(|(channel, seq)| Ack { user: user.id, channel, seq }));
+        }
+        acks
     }
 
     /// Every session now, in no order.
@@ -232,14 +281,6 @@ impl Hub {
 }
 
 impl User {
-    /// Remembers what a device acked.
-    pub(crate) fn ack(&self, cursors: &[(ChannelId, Seq)]) {
-        let mut state = self.lock();
-        for (channel, seq) in cursors {
-            state.ack(*channel, *seq);
-        }
-    }
-
     fn hand(&self, message: &Encoded, bounds: Bounds) -> Handed {
         let state = self.lock();
         let mut handed = Handed::Gone;
@@ -282,21 +323,6 @@ impl State {
         displaced.extend(open.into_iter().take(too_many).map(|oldest| (Arc::clone(oldest), CROWDED)));
         self.members.push(Arc::clone(member));
         Some(displaced)
-    }
-
-    fn ack(&mut self, channel: ChannelId, seq: Seq) {
-        if let Some((_, acked)) = self.acked.iter_mut().find(|(known, _)| *known == channel) {
-            *acked = (*acked).max(seq);
-        } else if self.acked.len() < ACKED_CHANNELS {
-            self.acked.push((channel, seq));
-        } else {
-            self.acked[self.next_overwritten] = (channel, seq);
-            self.next_overwritten = (self.next_overwritten + 1) % ACKED_CHANNELS;
-        }
-    }
-
-    fn has_acked(&self, channel: ChannelId, seq: Seq) -> bool {
-        self.acked.iter().any(|(known, acked)| *known == channel && *acked >= seq)
     }
 }
 
@@ -440,8 +466,8 @@ mod tests {
         let (hub, ann, channel) = (Hub::new(LIMITS), UserId::new(), ChannelId::new());
         let user = hub.join(&member(ann, "phone", 1)).expect("room").user;
         hub.join(&member(ann, "laptop", 1)).expect("room");
-        user.ack(&[(channel, Seq(5))]);
-        user.ack(&[(channel, Seq(3))]);
+        hub.ack(&user, &[(channel, Seq(5))]);
+        hub.ack(&user, &[(channel, Seq(3))]);
         assert!(hub.has_acked(&user, channel, Seq(5)));
         assert!(!hub.has_acked(&user, channel, Seq(6)));
         assert!(!hub.has_acked(&user, ChannelId::new(), Seq(1)));
@@ -455,17 +481,32 @@ mod tests {
         hub.leave(&before, &phone);
         let after = hub.join(&member(ann, "phone", 2)).expect("room").user;
         assert!(!hub.has_acked(&before, channel, Seq(5)));
-        after.ack(&[(channel, Seq(5))]);
+        hub.ack(&after, &[(channel, Seq(5))]);
         assert!(hub.has_acked(&before, channel, Seq(5)));
     }
 
     #[test]
-    fn remembered_acks_are_bounded() {
-        let (hub, ann) = (Hub::new(LIMITS), UserId::new());
-        let user = hub.join(&member(ann, "phone", 1)).expect("room").user;
-        for _ in 0..10 * ACKED_CHANNELS {
-            user.ack(&[(ChannelId::new(), Seq(1))]);
-        }
-        assert_eq!(user.lock().acked.len(), ACKED_CHANNELS);
+    fn an_ack_is_taken_once_and_only_the_greatest() {
+        let (hub, ann, channel) = (Hub::new(LIMITS), UserId::new(), ChannelId::new());
+        let phone = member(ann, "phone", 1);
+        let user = hub.join(&phone).expect("room").user;
+        hub.ack(&user, &[(channel, Seq(5))]);
+        hub.ack(&user, &[(channel, Seq(7))]);
+        // Also when the device has left by then.
+        hub.leave(&user, &phone);
+        assert_eq!(hub.take_acks(), [Ack { user: ann, channel, seq: Seq(7) }]);
+        hub.ack(&user, &[(channel, Seq(7))]);
+        assert_eq!(hub.take_acks(), []);
+    }
+
+    #[test]
+    fn users_whose_acks_wait_are_bounded_and_the_others_are_told_after_their_next_ack() {
+        let (hub, channel) = (Hub::new(HubLimits { capacity: 3, ..LIMITS }), ChannelId::new());
+        let user = || Arc::new(User { id: UserId::new(), state: Mutex::default() });
+        let users: Vec<_> = (0..10).map(|_| user()).collect();
+        users.iter().for_each(|user| hub.ack(user, &[(channel, Seq(1))]));
+        assert_eq!(hub.take_acks().len(), 3);
+        hub.ack(&users[9], &[(channel, Seq(1))]);
+        assert_eq!(hub.take_acks(), [Ack { user: users[9].id, channel, seq: Seq(1) }]);
     }
 }

@@ -1,70 +1,10 @@
-//! The lease: tells the registry that this gateway lives, and tells the gateway whether it may take new sockets.
+//! The lease: tells the registry that this gateway lives, and tells the gateway what became of it.
 
-use crate::gateway::Gateway;
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{
-    sync::Notify,
-    time::{Instant, MissedTickBehavior},
-};
-use tokio_util::sync::CancellationToken;
+use crate::{gateway::Gateway, readiness::booted, registrar::Loss};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, MissedTickBehavior};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use touchline_registry::{GatewayState, LEASE_RENEWAL, Lease, Renewal};
-
-/// Whether new sockets are taken, and why not.
-#[derive(Debug)]
-pub(crate) struct Readiness {
-    draining: AtomicBool,
-    changed: Notify,
-    renewed: Mutex<Option<Instant>>,
-    patience: Duration,
-    /// A later incarnation holds the lease.
-    pub(crate) fenced: CancellationToken,
-}
-
-impl Readiness {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self {
-            draining: AtomicBool::new(false),
-            changed: Notify::new(),
-            renewed: Mutex::new(None),
-            patience,
-            fenced: CancellationToken::new(),
-        }
-    }
-
-    /// Why no new socket is taken now; none when it is.
-    pub(crate) fn refusal(&self, now: Instant) -> Option<&'static str> {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_draining() {
-            Some("this gateway is going away")
-        } else if let Some(renewed) = renewed {
-            // Redis away is no reason to send anybody home, only to send newcomers elsewhere.
-            (now.duration_since(renewed) >= self.patience).then_some("the registry is away")
-        } else {
-            Some("not registered yet")
-        }
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// From now on no new sockets; the lease says so at once.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-    }
-
-    fn renewed(&self, now: Instant) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-    }
-}
+use touchline_registry::{GatewayState, LEASE_LIFE, LEASE_RENEWAL, Lease, Renewal};
 
 /// What this gateway tells of itself.
 pub(crate) struct Keeper {
@@ -81,41 +21,75 @@ impl Keeper {
         let gateway = Arc::clone(&self.gateway);
         let mut turn = tokio::time::interval_at(Instant::now() + LEASE_RENEWAL, LEASE_RENEWAL);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alone = Alone::default();
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 _ = turn.tick() => {}
-                () = gateway.readiness.changed.notified() => {}
+                () = gateway.readiness.changed() => {}
                 () = gateway.readiness.fenced.cancelled() => return,
                 () = &mut stop => return,
             }
             self.renew().await;
+            if alone.lasts(gateway.relay.streams(), gateway.running.now()) && self.others_are_reached().await {
+                tracing::error!(gateway.id = %gateway.id, "no api reaches this gateway, but others: this one ends");
+                gateway.readiness.unreached.cancel();
+            }
         }
     }
 
-    /// Renews once and says in the health service what follows.
+    /// Renews and says in the health service what follows. After a stop it asks until it knows how things stand now.
     pub(crate) async fn renew(&self) {
-        let gateway = &self.gateway;
-        match gateway.ask(gateway.registry.renew_lease(&self.lease())).await {
-            Ok(Renewal::Renewed) => gateway.readiness.renewed(Instant::now()),
-            Ok(Renewal::Missing) => {
-                gateway.readiness.renewed(Instant::now());
-                if gateway.hub.sessions() > 0 {
-                    gateway.routes.lost();
-                }
-            }
-            Ok(Renewal::Fenced) => {
-                tracing::error!(gateway.id = %gateway.id, "a later incarnation holds the lease: this one ends");
-                gateway.readiness.fenced.cancel();
-            }
+        while self.renew_once().await {}
+        let ready = self.gateway.refusal(Instant::now()).is_none();
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.health.set_service_status(self.service, status).await;
+    }
+
+    /// True: the process was stopped meanwhile, so that the answer says nothing about now.
+    async fn renew_once(&self) -> bool {
+        let (gateway, began) = (&self.gateway, booted());
+        let answer = gateway.ask(gateway.registry.renew_lease(&self.lease())).await;
+        let fenced = matches!(answer, Ok(Renewal::Fenced));
+        if fenced {
+            tracing::error!(gateway.id = %gateway.id, "a later incarnation holds the lease: this one ends");
+            gateway.readiness.fenced.cancel();
+        } else if booted().saturating_sub(began) > LEASE_LIFE {
+            return true;
+        }
+        match answer {
+            Ok(Renewal::Renewed) => self.renewed(began, None),
+            Ok(Renewal::Doubtful) => self.renewed(began, Some(Loss::Possible)),
+            Ok(Renewal::Missing) => self.renewed(began, Some(Loss::Certain)),
+            Ok(Renewal::Fenced) => {}
             Err(error) => {
                 let error = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
                 tracing::warn!(error, "the lease was not renewed: sessions stay, newcomers will be sent elsewhere");
             }
         }
-        let ready = gateway.readiness.refusal(Instant::now()).is_none();
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.health.set_service_status(self.service, status).await;
+        gateway.readiness.asked(began);
+        false
+    }
+
+    fn renewed(&self, began: Duration, loss: Option<Loss>) {
+        let gateway = &self.gateway;
+        // A lease that was not renewed in its life was over, even when the registry's clock stood still meanwhile.
+        let expired = gateway.readiness.renewed(began, Instant::now()) > LEASE_LIFE;
+        let loss = if expired { Some(Loss::Certain) } else { loss };
+        let sessions = gateway.hub.sessions();
+        if let Some(loss) = loss.filter(|_| sessions > 0) {
+            tracing::warn!(?loss, sessions, "the registry may have lost routes: every session is registered again");
+            gateway.routes.lost(&gateway.hub, loss);
+        }
+    }
+
+    /// Whether a gateway that takes sessions has push streams.
+    async fn others_are_reached(&self) -> bool {
+        let gateway = &self.gateway;
+        let leases = gateway.ask(gateway.registry.gateways()).await.unwrap_or_default();
+        leases.iter().any(|lease| {
+            lease.incarnation != gateway.incarnation && lease.state == GatewayState::Ready && lease.push_streams > 0
+        })
     }
 
     fn lease(&self) -> Lease {
@@ -129,8 +103,28 @@ impl Keeper {
             state: if draining { GatewayState::Draining } else { GatewayState::Ready },
             sessions: gateway.hub.sessions(),
             capacity: gateway.config.limits.capacity,
-            push_streams: 0,
+            push_streams: u32::try_from(gateway.relay.streams()).unwrap_or(u32::MAX),
         }
+    }
+}
+
+/// Since when no api has had a push stream.
+#[derive(Debug, Default)]
+struct Alone {
+    since: Option<Instant>,
+}
+
+impl Alone {
+    /// How long a gateway waits for an api.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Whether there has been none for too long.
+    fn lasts(&mut self, streams: usize, now: Instant) -> bool {
+        if streams > 0 {
+            self.since = None;
+            return false;
+        }
+        now.saturating_duration_since(*self.since.get_or_insert(now)) >= Self::PATIENCE
     }
 }
 
@@ -139,16 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_is_ready_while_its_lease_is_fresh_and_it_stays() {
-        let now = Instant::now();
-        let readiness = Readiness::new(Duration::from_secs(30));
-        assert_eq!(readiness.refusal(now), Some("not registered yet"));
-        readiness.renewed(now);
-        assert_eq!(readiness.refusal(now + Duration::from_secs(29)), None);
-        assert_eq!(readiness.refusal(now + Duration::from_secs(30)), Some("the registry is away"));
-        readiness.renewed(now + Duration::from_secs(31));
-        assert_eq!(readiness.refusal(now + Duration::from_secs(31)), None);
-        readiness.drain();
-        assert_eq!(readiness.refusal(now + Duration::from_secs(31)), Some("this gateway is going away"));
+    fn a_gateway_is_alone_when_no_api_came_for_thirty_seconds() {
+        let (mut alone, begin) = (Alone::default(), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        assert!(!alone.lasts(0, after(0)));
+        assert!(!alone.lasts(0, after(29)));
+        assert!(!alone.lasts(1, after(30)));
+        assert!(!alone.lasts(0, after(31)));
+        assert!(!alone.lasts(0, after(60)));
+        assert!(alone.lasts(0, after(61)));
     }
 }

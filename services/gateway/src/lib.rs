@@ -1,18 +1,23 @@
 //! The WebSocket gateway: holds the sockets, pushes messages into them, and says whom it did not reach.
 //!
-//! A socket comes in through `accept`, is greeted (`greeting`, `admission`) and lives in a task of its own (`socket`,
-//! by the rules of `session`). A push comes in through `push`, finds sessions in the `hub` and waits in their `queue`s.
-//! `lease` and `routes` keep the registry in step; `drain` ends it all in order.
+//! A socket comes in through `accept`, is greeted (`greeting`, `admission` in the order of `entry`) and lives in a task
+//! of its own (`socket`, by the rules of `session`). A push comes in through `push`, finds sessions in the `hub` and
+//! waits in their `queue`s; what devices ack the `relay` tells. `lease` and `routes` (by the rules of `registrar`) keep
+//! the registry in step, `running` notices when the process was stopped; `drain` ends it all in order.
 //!
 //! Never depends on a database and never calls an api.
 
 mod accept;
+mod accepts;
+mod acked;
 mod addresses;
 mod admission;
+mod allowance;
 mod app;
 mod close_codes;
 mod config;
 mod drain;
+mod entry;
 mod error;
 mod frame;
 mod gateway;
@@ -21,8 +26,14 @@ mod hub;
 mod lease;
 mod push;
 mod queue;
+mod readiness;
+mod registrar;
+mod relay;
 mod routes;
+mod running;
 mod session;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod socket;
 mod upgrade;
 

@@ -6,9 +6,10 @@ use crate::{
     frame::{self, Encoded},
     gateway::Gateway,
     hub::{Handed, User},
+    relay::{self, Answers},
 };
 use bytes::{Bytes, BytesMut};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, panic::catch_unwind, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -40,14 +41,13 @@ pub(crate) struct Pushes {
     pub(crate) stop: Shutdown,
 }
 
-type Results = mpsc::Sender<Result<PushAnswer, Status>>;
-
 #[tonic::async_trait]
 impl PushService for Pushes {
     type PushStream = ReceiverStream<Result<PushAnswer, Status>>;
 
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         let (results, receiver) = mpsc::channel(RESULTS);
+        let open = relay::opened(&self.gateway, results.clone());
         let stream = PushStream {
             gateway: Arc::clone(&self.gateway),
             results,
@@ -57,6 +57,8 @@ impl PushService for Pushes {
         };
         let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
+            // Counts as open until everything is answered.
+            let _open = open;
             tracing::info!(peer, "a push stream began");
             match stream.run(request.into_inner(), stop).await {
                 Ok(()) => tracing::info!(peer, "a push stream ended"),
@@ -88,7 +90,7 @@ struct Pending {
 /// behind a longer one is answered late, never wrongly.
 struct PushStream {
     gateway: Arc<Gateway>,
-    results: Results,
+    results: Answers,
     /// Waiting for the first look at their acks.
     early: VecDeque<Pending>,
     /// Waiting for the last.
@@ -129,7 +131,11 @@ impl PushStream {
         }
         match order(&push) {
             Ok(What::Show(message)) => {
+                self.gateway.readiness.informed().await;
                 let handed = self.hand(&push.recipients, &message).await;
+                if !handed.gone.is_empty() {
+                    self.gateway.routes.stale(users(&handed.gone).into_iter());
+                }
                 self.await_acks(&push, message.channel, message.seq, handed).await
             }
             Ok(What::Ask(channel, seq)) => {
@@ -143,7 +149,9 @@ impl PushStream {
                     users = users.len(),
                     "an api asks for a resync (of all, when of none)"
                 );
-                self.gateway.resync(users);
+                let hub = &self.gateway.hub;
+                let members = if users.is_empty() { hub.members() } else { hub.members_of(&users) };
+                self.gateway.routes.resync(hub, &members);
                 self.send(PushResult { push_id, ..PushResult::default() }).await
             }
             Err(what) => {
@@ -309,7 +317,10 @@ fn order(push: &PushRequest) -> Result<What, &'static str> {
     }
     let message = push.message.as_ref().ok_or("message");
     match Purpose::try_from(push.purpose) {
-        Ok(Purpose::Show) => frame::message(message?).map(What::Show),
+        // A message that the encoder cannot bear ends neither this stream nor its own way to a notification.
+        Ok(Purpose::Show) => {
+            catch_unwind(|| frame::message(message?)).unwrap_or(Err("the encoder panicked")).map(What::Show)
+        }
         Ok(Purpose::Ask) => {
             let message = message?;
             let channel = ChannelId::from_slice(&message.channel_id).map_err(|_| "channel_id")?;

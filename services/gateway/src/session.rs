@@ -1,7 +1,9 @@
 //! The protocol's rules for one socket, without the socket: frames and times go in, what to do comes out. A connection
-//! is a [`Greeting`] until its hello is accepted and a [`Session`] afterwards.
+//! is a [`Greeting`] until its hello is accepted and a [`Session`] afterwards. Its times are those of
+//! [`Running`](crate::running::Running): what a stopped process did not hear is nobody's fault.
 
 use crate::{
+    allowance::Allowance,
     close_codes::{Close, CloseCode},
     frame::{self, BadFrame, FrameIn, Hello},
 };
@@ -92,14 +94,14 @@ pub(crate) struct Session {
 impl Session {
     /// A session that was just accepted; `first_ping` within one heartbeat from now, at random, so that sessions that
     /// came together do not ping together.
-    pub(crate) fn new(id: SessionId, rules: &Rules, now: Instant, expires: Instant, first_ping: Duration) -> Self {
+    pub(crate) fn new(id: SessionId, now: Instant, expires: Instant, first_ping: Duration) -> Self {
         Self {
             id,
             expires,
             last_received: now,
             next_ping: now + first_ping,
             close_at: None,
-            allowance: Allowance::full(rules, now),
+            allowance: Allowance::full(now),
             bad_frames: 0,
             renewing: false,
             sent: 0,
@@ -119,7 +121,7 @@ impl Session {
     /// A frame came in.
     pub(crate) fn receive(&mut self, rules: &Rules, received: Received<'_>, now: Instant) -> Action {
         self.last_received = now;
-        if !self.allowance.take(rules, now) {
+        if !self.allowance.take(rules.frames_per_second, rules.frame_burst, now) {
             return self.close(CloseCode::RateLimited, "too many frames");
         }
         match received {
@@ -201,28 +203,6 @@ impl Session {
     }
 }
 
-/// A token bucket, kept as the time at which it is full again (GCRA): 16 bytes and no timer.
-#[derive(Debug)]
-struct Allowance {
-    full_at: Instant,
-}
-
-impl Allowance {
-    fn full(_: &Rules, now: Instant) -> Self {
-        Self { full_at: now }
-    }
-
-    fn take(&mut self, rules: &Rules, now: Instant) -> bool {
-        let one = Duration::from_secs(1) / rules.frames_per_second;
-        let full_at = self.full_at.max(now) + one;
-        let allowed = full_at - now <= one * rules.frame_burst;
-        if allowed {
-            self.full_at = full_at;
-        }
-        allowed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +220,7 @@ mod tests {
     }
 
     fn session(now: Instant) -> Session {
-        Session::new(SessionId::new(), &rules(), now, now + seconds(900), seconds(10))
+        Session::new(SessionId::new(), now, now + seconds(900), seconds(10))
     }
 
     fn seconds(n: u64) -> Duration {

@@ -7,6 +7,7 @@ use crate::{
     config::ms,
     gateway::Gateway,
     queue::{Order, Queue, Queued, Taken},
+    running::Running,
     session::{Action, Received, Session},
 };
 use futures_util::{FutureExt as _, Sink as _, SinkExt as _, StreamExt as _, future::BoxFuture};
@@ -68,6 +69,8 @@ pub(crate) struct Connection {
     session: Session,
     wire: Wire,
     renewal: Option<BoxFuture<'static, Result<Instant, Close>>>,
+    /// On the clock of the session, which is not the timer's.
+    timer_set_for: Instant,
     place: Place,
 }
 
@@ -80,7 +83,8 @@ impl Connection {
         gateway: Arc<Gateway>,
     ) -> Self {
         let wire = Wire { socket, replies: VecDeque::new(), batch: VecDeque::new(), unflushed: false, blocked: None };
-        Self { gateway, membership, session, wire, renewal: None, place }
+        let timer_set_for = session.next_wake(&gateway.rules);
+        Self { gateway, membership, session, wire, renewal: None, timer_set_for, place }
     }
 
     /// Runs a session to its end. Everything stays where it is in `self`: each move of a part would make every
@@ -101,21 +105,23 @@ impl Connection {
     }
 
     async fn live(&mut self) -> Ending {
-        let ready = self.session.ready(&self.gateway.rules, Instant::now());
+        let now = self.gateway.running.now();
+        let ready = self.session.ready(&self.gateway.rules, now);
         self.wire.replies.push_back(Message::Text(ready));
-        let mut timer = pin!(sleep_until(self.session.next_wake(&self.gateway.rules)));
+        let mut timer = pin!(sleep_until(self.gateway.running.real(self.timer_set_for)));
         loop {
             let event = poll_fn(|cx| self.poll(cx, timer.as_mut())).await;
+            let now = self.gateway.running.now();
             let action = match event {
                 Event::Ended(ending) => return ending,
                 Event::Order(Order::Close(close)) => return Ending::Close(None, close),
-                Event::Order(Order::Leave(after)) => self.session.leave(&self.gateway.rules, after, Instant::now()),
-                Event::Order(Order::Ready) => Action::Reply(self.session.ready(&self.gateway.rules, Instant::now())),
+                Event::Order(Order::Leave(after)) => self.session.leave(&self.gateway.rules, after, now),
+                Event::Order(Order::Ready) => Action::Reply(self.session.ready(&self.gateway.rules, now)),
                 Event::Received(Message::Close(_)) => return Ending::PeerClosed,
-                Event::Received(message) => self.receive(&message),
-                Event::Renewed(Ok(expires)) => self.session.renewed(&self.gateway.rules, expires, Instant::now()),
+                Event::Received(message) => self.receive(&message, now),
+                Event::Renewed(Ok(expires)) => self.session.renewed(&self.gateway.rules, expires, now),
                 Event::Renewed(Err(close)) => self.session.not_renewed(close),
-                Event::Time => self.on_time(Instant::now()),
+                Event::Time => self.on_time(now),
             };
             if let Some(ending) = self.carry_out(action) {
                 return ending;
@@ -123,13 +129,13 @@ impl Connection {
         }
     }
 
-    fn receive(&mut self, message: &Message) -> Action {
+    fn receive(&mut self, message: &Message, now: Instant) -> Action {
         let received = match message {
             Message::Text(text) => Received::Text(text),
             Message::Binary(_) => Received::Binary,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_) => Received::Control,
         };
-        self.session.receive(&self.gateway.rules, received, Instant::now())
+        self.session.receive(&self.gateway.rules, received, now)
     }
 
     fn on_time(&mut self, now: Instant) -> Action {
@@ -146,7 +152,10 @@ impl Connection {
             // A blocked socket is watched by its write deadline.
             Action::Ping if self.wire.blocked.is_some() => {}
             Action::Ping => self.wire.replies.push_back(Message::Ping(Default::default())),
-            Action::Ack(cursors) => self.membership.user.ack(&cursors),
+            Action::Ack(cursors) => {
+                crash_before_ack();
+                self.gateway.hub.ack(&self.membership.user, &cursors);
+            }
             Action::Renew(hello) => {
                 let (gateway, member) = (Arc::clone(&self.gateway), Arc::clone(&self.membership.member));
                 self.renewal = Some(admission::renew(gateway, member, hello).boxed());
@@ -180,8 +189,12 @@ impl Connection {
         // The timer is moved forward only when something is due earlier; when it fires too early, it is set again.
         let session = self.session.next_wake(&self.gateway.rules);
         let wake = self.write_deadline().map_or(session, |deadline| deadline.min(session));
-        if wake < timer.deadline() || timer.is_elapsed() {
-            timer.as_mut().reset(wake);
+        if timer.is_elapsed() && self.gateway.running.now() >= wake {
+            return Poll::Ready(Event::Time);
+        }
+        if wake < self.timer_set_for || timer.is_elapsed() {
+            self.timer_set_for = wake;
+            timer.as_mut().reset(self.gateway.running.real(wake));
         }
         timer.poll(cx).map(|()| Event::Time)
     }
@@ -190,7 +203,7 @@ impl Connection {
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         let queue: &Queue = &self.membership.member.queue;
         loop {
-            let written = self.wire.poll_write(cx, &mut self.session);
+            let written = self.wire.poll_write(cx, &mut self.session, &self.gateway.running);
             if let Poll::Ready(Err(error)) = written {
                 return Some(Event::Ended(Ending::of_error(&error)));
             }
@@ -209,12 +222,12 @@ impl Connection {
 
 impl Wire {
     /// Feeds everything that is to be sent, then flushes once. Ready: all of it is in the kernel.
-    fn poll_write(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Result<(), Error>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, session: &mut Session, clock: &Running) -> Poll<Result<(), Error>> {
         let written = self.poll_feed_and_flush(cx, session);
         if written.is_ready() {
             self.blocked = None;
         } else {
-            self.blocked.get_or_insert_with(Instant::now);
+            self.blocked.get_or_insert_with(|| clock.now());
         }
         written
     }
@@ -246,6 +259,11 @@ impl Wire {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Crash point: a device has acked, nobody knows it yet.
+fn crash_before_ack() {
+    fail::fail_point!("before_ack", |_| std::process::abort());
 }
 
 impl Ending {

@@ -37,6 +37,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with(header::RETRY_AFTER, "2")
     }
 
+    /// Too many at once; when to come back is said with the answer.
+    pub(crate) fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "too many clients connect at once")
+    }
+
     pub(crate) fn crowded() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many sockets from your address")
             .with(header::RETRY_AFTER, "5")
@@ -132,7 +137,7 @@ pub(crate) fn check(request: &Parts, allowed_origins: &[String]) -> Result<Strin
 
 /// Why no socket is taken now.
 pub(crate) fn refusal(gateway: &Gateway) -> Option<Problem> {
-    if let Some(why) = gateway.readiness.refusal(Instant::now()) {
+    if let Some(why) = gateway.refusal(Instant::now()) {
         return Some(Problem::unavailable(why));
     }
     (!gateway.hub.has_room()).then(|| Problem::unavailable("this gateway is full"))

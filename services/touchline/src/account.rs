@@ -2,7 +2,8 @@
 
 use crate::exit::Refused;
 use anyhow::Context as _;
-use touchline_client::{Client, ClientError, User};
+use std::sync::Arc;
+use touchline_client::{Client, ClientError, Renewal, User};
 
 /// The password of users that are signed up on the way, on this machine only. It protects nothing and is meant to.
 const DEVELOPMENT_PASSWORD: &str = "touchline-development";
@@ -70,6 +71,24 @@ impl Account {
             user: login.user,
             login: Some(Login { nobody, handle, password, refresh_token: login.refresh_token }),
         })
+    }
+
+    /// REST as this user, with the access token of this moment.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How a device gets new access tokens: by logging in, for the refresh token is used here.
+    pub(crate) fn renewal(&self) -> Option<Renewal> {
+        let Login { nobody, handle, password, .. } = self.login.as_ref()?;
+        let login = Arc::new((nobody.clone(), handle.clone(), password.clone()));
+        Some(Renewal::new(move || {
+            let login = Arc::clone(&login);
+            async move {
+                let (nobody, handle, password) = &*login;
+                Ok(nobody.log_in(handle, password).await?.access_token)
+            }
+        }))
     }
 
     /// Makes a call; when the access token is over, once more with a new one.

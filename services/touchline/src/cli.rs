@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{api, config, dev, gateway, migrate, send, tail, token};
+use crate::{api, config, dev, gateway, load, migrate, send, tail, token};
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -41,6 +41,8 @@ enum Command {
     Send(send::Arguments),
     /// Print messages as they arrive
     Tail(tail::Arguments),
+    /// Send and listen in bulk, and judge whether every guarantee held
+    Load(load::Arguments),
 }
 
 impl Cli {
@@ -55,6 +57,7 @@ impl Cli {
             Command::Token(arguments) => token::run(&arguments),
             Command::Send(arguments) => send::run(arguments),
             Command::Tail(arguments) => tail::run(arguments),
+            Command::Load(arguments) => load::run(&arguments),
         }
     }
 }
@@ -97,6 +100,9 @@ mod tests {
             "touchline migrate down --steps 0",
             "touchline token",
             "touchline token new-key",
+            "touchline load --devices quick=1",
+            "touchline load --closed 1 --rate 5",
+            "touchline load --duration soon",
         ] {
             assert!(parse(bad).is_err_and(|error| error.use_stderr()), "{bad}");
         }
@@ -118,6 +124,8 @@ mod tests {
             "touchline config check gateway",
             "touchline token alice --data-dir touchline-data",
             "touchline token new-key --dir keys",
+            "touchline load --users 200 --channels 10 --rate 200 --duration 1m",
+            "touchline load --devices steady=90,flappy=5,slow=2,half_open=1,absent=2 --twice 0.3",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }

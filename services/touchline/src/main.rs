@@ -4,13 +4,13 @@
 
 mod account;
 mod api;
-mod backoff;
 mod cli;
 mod config;
 mod dev;
 mod exit;
 mod gateway;
 mod life;
+mod load;
 mod migrate;
 mod parts;
 mod send;

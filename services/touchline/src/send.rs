@@ -2,13 +2,12 @@
 
 use crate::{
     account::{self, Account},
-    backoff::Backoff,
     life,
 };
 use anyhow::Context as _;
 use std::{io::Write as _, time::Duration};
 use tokio::time::{Instant, sleep};
-use touchline_client::{Channel, ClientError, NewMessage};
+use touchline_client::{Channel, ClientError, Delays, NewMessage};
 use touchline_ids::{ChannelId, UserId};
 
 const EXAMPLES: &str = "\
@@ -94,7 +93,7 @@ async fn send(
     message: &NewMessage,
 ) -> Result<touchline_client::Sent, ClientError> {
     let deadline = Instant::now() + PATIENCE;
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+    let mut delays = Delays::new(Duration::from_millis(500), Duration::from_secs(5));
     loop {
         let error = match account.call(async |client| client.send(channel, message).await).await {
             Ok(sent) => return Ok(sent),
@@ -102,7 +101,7 @@ async fn send(
         };
         let temporary = error.refusal().filter(|refusal| refusal.is_temporary());
         let asked = temporary.and_then(|refusal| refusal.retry_after).unwrap_or_default();
-        let delay = backoff.next(&mut rand::rng()).max(asked);
+        let delay = delays.next(&mut rand::rng()).max(asked);
         if !(error.is_unknown() || temporary.is_some()) || Instant::now() + delay > deadline {
             return Err(error);
         }

@@ -1,21 +1,14 @@
 //! `touchline tail`: what arrives for a user, as it arrives, whatever happens to the connection.
 
-mod log;
 mod screen;
-mod session;
 
 use crate::{
     account::{self, Account},
-    backoff::Backoff,
     life,
 };
-use log::Log;
 use screen::Screen;
-use session::Session;
-use std::{convert::Infallible, io::Write as _, time::Duration};
-use tokio::time::sleep;
-use touchline_client::{ClientError, Closed, Connect, Socket};
-use touchline_ids::{ConnectionNumber, DeviceId};
+use std::io::{self, Write as _};
+use touchline_client::{Device, DeviceOptions, Event, Frame, SyncCause};
 use uuid::Uuid;
 
 const EXAMPLES: &str = "\
@@ -26,9 +19,6 @@ Examples:
   touchline tail --token \"$(touchline token bob --data-dir touchline-data)\"
 
 It is a device of its own: it acks what it prints, reconnects when the connection breaks and catches up.";
-
-/// How much of a channel that appears later is shown; the server's limit. It was made while we watched.
-const RECENT_OF_NEW: u32 = 50;
 
 /// `touchline tail …`
 #[derive(Debug, clap::Args)]
@@ -46,144 +36,44 @@ pub(crate) struct Arguments {
     account: account::Arguments,
 }
 
-struct Tail {
-    account: Account,
-    device: DeviceId,
-    connection: ConnectionNumber,
-    log: Log,
-    screen: Screen,
-    recent: u32,
-    backoff: Backoff,
-}
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    /// The gateway asked us to move.
-    #[error("the gateway is going away")]
-    Moved,
-    #[error(transparent)]
-    Closed(#[from] Closed),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Nobody reads what we print.
-    #[error(transparent)]
-    Output(#[from] std::io::Error),
-}
-
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     life::run(async {
-        let mut tail = Tail {
-            account: Account::open(arguments.account).await?,
-            device: format!("tail-{}", Uuid::now_v7()).parse()?,
-            connection: ConnectionNumber(0),
-            log: Log::default(),
-            screen: Screen::new(arguments.json, arguments.channel),
-            recent: arguments.recent,
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
-        };
-        loop {
-            let end = match tail.session().await {
-                Ok(never) => match never {},
-                Err(end) => end,
-            };
-            if end.needs_a_new_token() {
-                let _ = tail.account.renew().await;
+        let Arguments { channel, json, recent, account } = arguments;
+        let mut account = Account::open(account).await?;
+        let mut screen = Screen::new(json, channel);
+        let name = format!("tail-{}", Uuid::now_v7()).parse()?;
+        let options = DeviceOptions { recent, raw: json, renewal: account.renewal(), ..DeviceOptions::new(name) };
+        let mut device = Device::start(account.client().clone(), options);
+        while let Some(event) = device.next().await {
+            if let Event::Ended(why) = event {
+                return Err(why.into());
             }
-            if end.asks_for_patience() {
-                tail.backoff.lengthen();
+            match show(&mut screen, &mut account, event).await {
+                // Nobody reads what we print.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                shown => shown?,
             }
-            let delay = match &end {
-                End::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                _ if end.is_final() => return Err(end.into()),
-                End::Moved => Duration::ZERO,
-                _ => tail.backoff.next(&mut rand::rng()).max(end.retry_after()),
-            };
-            let _ = writeln!(std::io::stderr(), "{end}; connecting again in {:.1} s", delay.as_secs_f32());
-            sleep(delay).await;
         }
+        Ok(())
     })
 }
 
-impl Tail {
-    /// One socket, from the ticket to its end.
-    async fn session(&mut self) -> Result<Infallible, End> {
-        let socket = self.open().await?;
-        // After `ready`, always: what was stored before is in the sync, what is stored after it is pushed.
-        self.sync().await?;
-        // Not on stdout, which is for what arrives.
-        let _ = writeln!(std::io::stderr(), "listening as {}", self.account.user.handle);
-        Session::new(self, socket).run().await
-    }
-
-    /// A socket at the first gateway that answers.
-    async fn open(&mut self) -> Result<Socket, End> {
-        let Self { account, device, .. } = self;
-        let Connect { gateways, ticket, backoff, .. } =
-            account.call(async |client| client.connect(device).await).await?;
-        self.backoff.obey(backoff);
-        let mut failed = Closed { code: 1013, reason: "no gateway was named".into() }.into();
-        for gateway in gateways {
-            self.connection.0 += 1;
-            match Socket::open(&gateway.url, &ticket, &self.device, self.connection).await {
-                Ok(socket) => return Ok(socket),
-                // It has seen the ticket, which works once.
-                Err(ClientError::NotReady(closed)) => return Err(closed.into()),
-                Err(error) => failed = End::from(error),
-            }
-        }
-        Err(failed)
-    }
-
-    /// Everything that was missed.
-    async fn sync(&mut self) -> Result<(), End> {
-        loop {
-            let (cursors, recent) = (self.log.cursors(), self.recent);
-            let synced = self.account.call(async |client| client.sync(&cursors, Some(recent)).await).await?;
-            let more = synced.channels.iter().any(|channel| channel.more);
-            for channel in synced.channels {
-                for message in self.log.take_synced(channel) {
-                    self.screen.show(&mut self.account, &message).await?;
-                }
-            }
-            synced.gone.into_iter().for_each(|channel| self.log.forget(channel));
-            if !more {
-                self.recent = RECENT_OF_NEW;
-                self.log.end_sync();
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl End {
-    /// Whether trying again would end the same way.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Moved => false,
-            // Forbidden; replaced by the same device; the log-in was ended.
-            Self::Closed(closed) => matches!(closed.code, 4003 | 4009 | 4011),
-            Self::Client(error) => {
-                error.refusal().is_some_and(|refusal| refusal.status < 500 && !refusal.is_temporary())
-            }
-            Self::Output(_) => true,
-        }
-    }
-
-    /// Whether the gateway no longer takes our word. An api may accept an access token a little longer.
-    fn needs_a_new_token(&self) -> bool {
-        matches!(self, Self::Closed(Closed { code: 4001, .. }))
-    }
-
-    /// Whether PROTOCOL.md's table says "longest back-off".
-    fn asks_for_patience(&self) -> bool {
-        matches!(self, Self::Closed(Closed { code: 1002 | 1007 | 1009 | 1013 | 4008, .. }))
-    }
-
-    fn retry_after(&self) -> Duration {
-        match self {
-            Self::Client(error) => error.refusal().and_then(|refusal| refusal.retry_after).unwrap_or_default(),
-            _ => Duration::ZERO,
-        }
-    }
+/// What arrives goes to stdout, what happens to the connection to stderr.
+async fn show(screen: &mut Screen, account: &mut Account, event: Event) -> io::Result<()> {
+    let said = match event {
+        Event::Message(message) => return screen.show(account, &message).await,
+        // Messages come below, once and in order; `ready` is the connection's affair.
+        Event::Wire(Frame::Message(_) | Frame::Ready { .. }) => return Ok(()),
+        Event::Wire(frame) => return screen.show_frame(&frame.to_string()),
+        Event::CaughtUp { cause: SyncCause::Ready, .. } => format!("listening as {}", account.user.handle),
+        Event::Offline { why, again_in } => format!("{why}; connecting again in {:.1} s", again_in.as_secs_f32()),
+        Event::SyncFailed { why, again_in } => format!("{why}; trying again in {:.1} s", again_in.as_secs_f32()),
+        Event::Online { moved: true, .. } => "the gateway is going away; moved to another one".to_owned(),
+        Event::Complaint { code, message } => format!("the gateway says: {message} ({code})"),
+        Event::Gone(channel) => format!("not a member of {} any more", screen.channel(channel)),
+        _ => return Ok(()),
+    };
+    // When nobody reads that either, so be it.
+    let _ = writeln!(io::stderr(), "{said}");
+    Ok(())
 }

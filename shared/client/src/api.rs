@@ -3,24 +3,25 @@
 use crate::{
     error::{ClientError, Refusal},
     model::{Channel, Connect, Cursor, History, Login, Member, NewMessage, ReadMark, Sent, Synced, User},
+    servers::{Call, Servers},
 };
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, Response};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
 
-/// Calls one server, as one user or nobody. Cheap to clone; clones share their connections.
+/// Calls one server, or one of several, as one user or nobody. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    base: Arc<str>,
+    servers: Servers,
     access_token: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("servers", &self.servers.bases()).finish_non_exhaustive()
     }
 }
 
@@ -41,18 +42,36 @@ impl Client {
     /// # Errors
     /// [`ClientError::Url`].
     pub fn new(base: &str) -> Result<Self> {
-        let refused = || ClientError::Url(base.to_owned());
-        let url = Url::parse(base).map_err(|_| refused())?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refused());
-        }
+        Self::any_of(&[base])
+    }
+
+    /// A client of several servers that serve the same: the first one, and after a call without an answer or with a 503
+    /// the next one. The call itself is not repeated.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn any_of(bases: &[&str]) -> Result<Self> {
+        let servers = Servers::new(bases)?;
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(30))
             // The socket takes no proxy either.
             .no_proxy()
             .build()?;
-        Ok(Self { http, base: base.trim_end_matches('/').into(), access_token: None })
+        Ok(Self { http, servers, access_token: None })
+    }
+
+    /// The same client, beginning with the server at this place in the list and changing by itself.
+    #[must_use]
+    pub fn beginning_with(&self, server: usize) -> Self {
+        Self { servers: self.servers.beginning_with(server), ..self.clone() }
+    }
+
+    /// The same client with at most so many calls at the same time over all clones made from it; more wait. Thousands
+    /// of users in one process would open as many connections.
+    #[must_use]
+    pub fn at_most(&self, calls: usize) -> Self {
+        Self { servers: self.servers.at_most(calls), ..self.clone() }
     }
 
     /// The same client as the user of this access token.
@@ -63,9 +82,7 @@ impl Client {
 
     /// Whether the server is on this machine, by its address.
     pub fn is_on_this_machine(&self) -> bool {
-        let host = Url::parse(&self.base).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+        self.servers.are_on_this_machine()
     }
 
     /// Makes a user and logs them in.
@@ -222,31 +239,31 @@ impl Client {
     /// Any other call: the answer's body as JSON, null when it is empty.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let request = self.request(method, path);
-        let response = accepted(body.into_iter().fold(request, RequestBuilder::json)).await?;
+        let response = accepted(body.into_iter().fold(request, Call::json)).await?;
         let bytes = response.bytes().await?;
         if bytes.is_empty() { Ok(Value::Null) } else { read(&bytes) }
     }
 
-    fn get(&self, path: &str) -> RequestBuilder {
+    fn get(&self, path: &str) -> Call {
         self.request(Method::GET, path)
     }
 
-    fn post(&self, path: &str) -> RequestBuilder {
+    fn post(&self, path: &str) -> Call {
         self.request(Method::POST, path)
     }
 
-    fn page(&self, path: &str, after: Option<impl fmt::Display>) -> RequestBuilder {
+    fn page(&self, path: &str, after: Option<impl fmt::Display>) -> Call {
         let after = after.map(|after| ("after", after.to_string()));
         self.get(path).query(&[("limit", PAGE)]).query(after.as_slice())
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
-        self.access_token.iter().fold(request, RequestBuilder::bearer_auth)
+    fn request(&self, method: Method, path: &str) -> Call {
+        let request = self.servers.call(&self.http, method, path);
+        self.access_token.iter().fold(request, |call, token| call.bearer_auth(token))
     }
 }
 
-async fn accepted(request: RequestBuilder) -> Result<Response> {
+async fn accepted(request: Call) -> Result<Response> {
     let response = request.send().await?;
     let status = response.status();
     if status.is_success() {
@@ -257,7 +274,7 @@ async fn accepted(request: RequestBuilder) -> Result<Response> {
     Err(ClientError::Refused(Refusal::read(status, &headers, &body)))
 }
 
-async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+async fn answer<T: DeserializeOwned>(request: Call) -> Result<T> {
     read(&accepted(request).await?.bytes().await?)
 }
 

@@ -66,8 +66,8 @@ pub struct Device {
     rules: Rules,
     reading: bool,
     /// One, or two while it moves.
-    sockets: Vec<(ConnectionNumber, Socket)>,
-    opening: Option<(ConnectionNumber, Answer<Socket>)>,
+    sockets: Vec<(ConnectionNumber, Box<Socket>)>,
+    opening: Option<(ConnectionNumber, Answer<Box<Socket>>)>,
     ticket: Option<(u64, Answer<Connect>)>,
     sync: Option<(u64, Answer<Synced>)>,
     token: Option<(u64, Answer<String>)>,
@@ -81,7 +81,7 @@ type Answer<T> = BoxFuture<'static, Result<T, ClientError>>;
 
 /// What the rules are told next.
 enum Happened {
-    Opened(ConnectionNumber, Result<Socket, ClientError>),
+    Opened(ConnectionNumber, Result<Box<Socket>, ClientError>),
     Ticket(u64, Result<Connect, ClientError>),
     Synced(u64, Result<Synced, ClientError>),
     Token(u64, Result<String, ClientError>),
@@ -193,7 +193,7 @@ impl Device {
             }
             Action::Open { connection, gateway, ticket } => {
                 let name = self.name.clone();
-                let open = async move { Socket::open(&gateway, &ticket.0, &name, connection).await };
+                let open = async move { Socket::open(&gateway, &ticket.0, &name, connection).await.map(Box::new) };
                 self.opening = Some((connection, Box::pin(open)));
             }
             Action::Sync { call, cursors, recent } => {
@@ -224,7 +224,7 @@ impl Device {
         }
     }
 
-    fn take_socket(&mut self, connection: ConnectionNumber) -> Option<Socket> {
+    fn take_socket(&mut self, connection: ConnectionNumber) -> Option<Box<Socket>> {
         let at = self.sockets.iter().position(|(number, _)| *number == connection)?;
         Some(self.sockets.swap_remove(at).1)
     }

@@ -2,6 +2,8 @@
 
 use crate::model::Message;
 use serde::Deserialize;
+use serde_json::json;
+use std::fmt;
 use touchline_ids::SessionId;
 
 /// A frame from the server.
@@ -76,11 +78,31 @@ impl Frame {
     }
 }
 
+/// The frame's text, as a server would write it; an unknown one as it came.
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = match self {
+            Self::Ready { session_id, heartbeat_s, expires_in_s } => {
+                json!({"type": "ready", "session_id": session_id, "heartbeat_s": heartbeat_s, "expires_in_s": expires_in_s})
+            }
+            Self::Message(message) => {
+                let mut frame = json!(message);
+                frame["type"] = "message".into();
+                frame
+            }
+            Self::Pong { frames } => json!({"type": "pong", "frames": frames}),
+            Self::Reconnect { after_ms } => json!({"type": "reconnect", "after_ms": after_ms}),
+            Self::Error { code, message } => json!({"type": "error", "code": code, "message": message}),
+            Self::Unknown(text) => return f.write_str(text),
+        };
+        frame.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Cursor;
-    use serde_json::json;
     use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 
     #[test]

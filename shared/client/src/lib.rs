@@ -13,6 +13,7 @@ mod frame;
 mod model;
 mod renewal;
 pub mod rules;
+mod servers;
 mod socket;
 
 pub use api::Client;

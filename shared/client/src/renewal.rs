@@ -34,7 +34,8 @@ impl Renewal {
         })
     }
 
-    pub(crate) fn renew(&self) -> BoxFuture<'static, Result<String, ClientError>> {
+    /// A new access token, for those who call by themselves.
+    pub fn renew(&self) -> BoxFuture<'static, Result<String, ClientError>> {
         (self.0)()
     }
 }

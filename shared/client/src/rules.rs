@@ -5,10 +5,13 @@
 //! is none, and calls [`on_time`](Rules::on_time) when [`next_wake`](Rules::next_wake) has come. A socket is named by
 //! its connection number, a call by a number of its own; what comes from one that is over is ignored.
 
+mod action;
 mod connecting;
 mod link;
 mod log;
 mod syncing;
+#[cfg(test)]
+mod tests;
 
 use crate::{ClientError, Closed, Cursor, Delays, Event, Frame, Message, SyncCause, Trouble};
 use connecting::Errand;
@@ -17,13 +20,13 @@ use log::{Log, Taken};
 use rand::rngs::SmallRng;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
     time::Duration,
 };
 use syncing::Syncing;
 use tokio::time::Instant;
 use touchline_ids::{ChannelId, ConnectionNumber, Seq};
 
+pub use action::{Action, Ticket};
 pub use link::Ready;
 
 /// How long an answer is waited for.
@@ -57,80 +60,6 @@ pub struct Sabotage {
     pub ack_on_receipt: bool,
     /// Syncs while the socket is opened, and not after `ready`.
     pub sync_before_ready: bool,
-}
-
-/// A connect ticket. It does not show itself.
-#[derive(Clone)]
-pub struct Ticket(pub String);
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticket")
-    }
-}
-
-/// What a driver must do.
-#[derive(Debug)]
-pub enum Action {
-    /// Tell the application.
-    Tell(Event),
-    /// Get a new access token; answer with [`Rules::token_renewed`].
-    RenewToken {
-        /// Names this call.
-        call: u64,
-    },
-    /// `POST /v1/connect`; answer with [`Rules::ticket`].
-    AskTicket {
-        /// Names this call.
-        call: u64,
-    },
-    /// Open a socket and say hello; answer with [`Rules::opened`] or [`Rules::not_opened`].
-    Open {
-        /// Names the socket.
-        connection: ConnectionNumber,
-        /// The gateway's public address.
-        gateway: String,
-        /// For the hello.
-        ticket: Ticket,
-    },
-    /// `POST /v1/sync`; answer with [`Rules::synced`]. A sync asked for before is not waited for any more.
-    Sync {
-        /// Names this call.
-        call: u64,
-        /// Where the device stands.
-        cursors: Vec<Cursor>,
-        /// How much of channels without a cursor.
-        recent: u32,
-    },
-    /// Send an ack.
-    Ack {
-        /// On which socket.
-        connection: ConnectionNumber,
-        /// Up to where the device holds each channel.
-        cursors: BTreeMap<ChannelId, Seq>,
-    },
-    /// Send a ping.
-    Ping {
-        /// On which socket.
-        connection: ConnectionNumber,
-    },
-    /// Say hello again on an open socket.
-    Renew {
-        /// On which socket.
-        connection: ConnectionNumber,
-        /// The fresh ticket.
-        ticket: Ticket,
-    },
-    /// Close a socket with a goodbye.
-    Close {
-        /// Which socket.
-        connection: ConnectionNumber,
-    },
-    /// Drop a socket, open or being opened, without one.
-    Drop {
-        /// Which socket.
-        connection: ConnectionNumber,
-    },
 }
 
 /// One device's state.

@@ -3,12 +3,29 @@
 //!
 //! Never depends on a service, a database or the registry: it sees what a client sees.
 
+mod board;
 mod checker;
+mod clock;
+mod costs;
+mod faults;
+mod findings;
+mod judge;
+mod ledger;
+mod listening;
+mod log;
 mod plan;
+mod processes;
 mod report;
 mod running;
+mod seat;
+mod sending;
+mod settling;
+mod text;
+mod text_report;
+mod times;
+mod track;
 
 pub use checker::{Checker, Sighting, Verdict};
 pub use plan::{Channel, Devices, InvalidMix, Kind, Mix, Pace, Plan, Sending, Server, User};
 pub use report::{Broken, Cost, Deliveries, Fault, Loaded, ProcessCost, Report, Sends, Times};
-pub use running::{Load, Progress, Running};
+pub use running::{Connecting, Load, Progress, Running, Watch};

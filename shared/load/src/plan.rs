@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::{fmt, str::FromStr, time::Duration};
+use touchline_client::Renewal;
 use touchline_ids::{ChannelId, UserId};
 
 /// A load to be. Make one with [`Plan::new`] and change what should differ.
@@ -39,6 +40,15 @@ pub struct User {
     pub id: UserId,
     /// Goes with every call.
     pub access_token: String,
+    /// Where the next one comes from, for a load that lasts longer than a token lives.
+    pub renewal: Option<Renewal>,
+}
+
+impl User {
+    /// Somebody whose token lives long enough.
+    pub fn new(id: UserId, access_token: &str) -> Self {
+        Self { id, access_token: access_token.to_owned(), renewal: None }
+    }
 }
 
 /// Somewhere to send.

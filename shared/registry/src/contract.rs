@@ -29,6 +29,7 @@ macro_rules! contract_tests {
             a_lost_lease_is_missing_again,
             a_released_lease_is_gone_but_only_ones_own,
             an_older_connection_is_refused_and_an_equal_one_replaces,
+            a_route_that_was_there_is_told_from_one_that_was_not,
             connection_numbers_are_compared_exactly,
             a_route_is_taken_over_only_from_exactly_the_entry_found_dead,
             a_late_unregister_is_refused,
@@ -156,6 +157,21 @@ pub async fn an_older_connection_is_refused_and_an_equal_one_replaces(fixture: &
     assert_eq!(incarnations(&*registry, user).await, [there]);
     assert_eq!(register(&*registry, &session(user, "phone", here, 6)).await, Registered::Stored);
     assert_eq!(incarnations(&*registry, user).await, [here, there]);
+}
+
+/// So that only those clients sync whose routes were lost.
+pub async fn a_route_that_was_there_is_told_from_one_that_was_not(fixture: &impl Fixture) {
+    let registry = fixture.registry();
+    let (user, here, there) = (UserId::new(), IncarnationId::new(), IncarnationId::new());
+    let mine = session(user, "phone", here, 5);
+    assert_eq!(register(&*registry, &mine).await, Registered::Stored);
+    assert_eq!(register(&*registry, &mine).await, Registered::Kept);
+    assert_eq!(register(&*registry, &session(user, "phone", there, 5)).await, Registered::Stored);
+    assert_eq!(register(&*registry, &mine).await, Registered::Stored);
+    registry.prune(&[(user, here)]).await.expect(ANSWERS);
+    assert_eq!(register(&*registry, &mine).await, Registered::Stored);
+    let both = [session(user, "pad", here, 1), mine];
+    assert_eq!(registry.register(&both).await.expect(ANSWERS), [Registered::Stored, Registered::Kept]);
 }
 
 /// Also beyond 2^53, where a double is no longer exact, and below zero.

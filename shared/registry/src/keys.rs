@@ -43,10 +43,15 @@ if redis.call('HGET', KEYS[1], 'incarnation') == ARGV[1] then return redis.call(
 return 0
 ";
 
-/// Stores a route unless a greater connection number of the device is there, which it returns. The number is compared
-/// in two halves: Lua's numbers are exact to 2^53 only. ARGV: device, route, life in s.
+/// Stores a route unless a greater connection number of the device is there, which it returns; 1 when exactly this
+/// route was there. The number is compared in two halves: Lua's numbers are exact to 2^53 only.
+/// ARGV: device, route, life in s.
 const REGISTER: &str = r"
 local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held == ARGV[2] then
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  return 1
+end
 if held and #held == 24 then
   local held_high, held_low = struct.unpack('>i4I4', held, 17)
   local high, low = struct.unpack('>i4I4', ARGV[2], 17)

@@ -79,11 +79,14 @@ pub struct Lease {
 pub enum Renewal {
     /// The lease was there and lives on.
     Renewed,
-    /// Nobody can vouch for the routes: there was no lease (first time, expired, or Redis lost it), or the connection
-    /// to a Redis node broke or its keys were lost since the last renewal, and a fail-over may have dropped routes
-    /// while the lease survived. The lease is there now; the gateway must register every session again and let its
-    /// clients sync.
+    /// There was no lease (first time, expired, or Redis lost it), or a Redis node lost keys: what was sent meanwhile
+    /// found nobody here. The lease is there now; the gateway must register every session again and let every client
+    /// sync.
     Missing,
+    /// The lease lives on, but nobody can vouch for the routes: the connection to a Redis node broke since the last
+    /// renewal, and a fail-over may have dropped routes. The gateway must register every session again and let those
+    /// clients sync whose routes were not there.
+    Doubtful,
     /// A later incarnation of the same gateway holds the lease: this one is over and must stop.
     Fenced,
 }
@@ -104,8 +107,10 @@ pub struct Registration {
 /// What registering a session found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registered {
-    /// The route is visible to every look-up from now on.
+    /// The route was not there; it is visible to every look-up from now on.
     Stored,
+    /// Exactly this route was there already, and stays.
+    Kept,
     /// A greater connection number of the same device is registered, at this incarnation: not stored.
     /// When that incarnation is dead, the caller may [`Registry::take_over`].
     Newer {

@@ -84,9 +84,10 @@ impl Held {
             Some(device) if device.connection > session.connection => {
                 Registered::Newer { incarnation: device.incarnation, connection: device.connection }
             }
-            _ => {
+            found => {
+                let kept = found.is_some_and(|device| device.is(session));
                 self.store(session, now);
-                Registered::Stored
+                if kept { Registered::Kept } else { Registered::Stored }
             }
         }
     }

@@ -54,11 +54,14 @@ impl RedisRegistry {
         if !answers.values.iter().any(is_unknown_script) {
             return Ok(answers);
         }
+        let some_ran = !answers.values.iter().all(is_unknown_script);
         for script in self.scripts.all() {
             // Goes to every master of a Cluster.
             self.link.once(&script.load()).await?;
         }
-        self.link.pipelined(count, make).await
+        let mut answers = self.link.pipelined(count, make).await?;
+        answers.repeated |= some_ran;
+        Ok(answers)
     }
 
     async fn script<T: FromRedisValue>(&self, script: &Script, key: &[u8], args: &[&[u8]]) -> Result<T, RegistryError> {
@@ -66,8 +69,8 @@ impl RedisRegistry {
         read(answers.values.pop().unwrap_or(Value::Nil))
     }
 
-    /// Whether routes registered before may be lost, as far as connections tell; remembers what it saw.
-    async fn continues(&self, lease: &Lease, connection: u64) -> Result<bool, RegistryError> {
+    /// Whether routes registered before may be lost although the lease is there; remembers what it saw.
+    async fn vouch(&self, lease: &Lease, connection: u64) -> Result<Renewal, RegistryError> {
         let (incarnation, life) = (lease.incarnation.to_string(), milliseconds(LEASE_LIFE));
         let questions = |master: &Master| {
             let mut mark = cmd("SET");
@@ -87,9 +90,13 @@ impl RedisRegistry {
             marked &= read::<Option<String>>(mark)?.as_ref() == Some(&incarnation);
             now.masters.insert(answer.master.address, our_connection(&read::<String>(client)?));
         }
-        let continues = marked && before == Some(&now);
+        let continues = before == Some(&now);
         vouched.insert(lease.incarnation, now);
-        Ok(continues)
+        Ok(match (marked, continues) {
+            (false, _) => Renewal::Missing,
+            (true, false) => Renewal::Doubtful,
+            (true, true) => Renewal::Renewed,
+        })
     }
 
     /// Reads leases by gateway; `None` where there is none.
@@ -136,8 +143,8 @@ impl Registry for RedisRegistry {
         match said.as_str() {
             "fenced" => Ok(Renewal::Fenced),
             said => {
-                let continues = self.continues(lease, answers.serial).await?;
-                Ok(if said == "renewed" && continues { Renewal::Renewed } else { Renewal::Missing })
+                let vouched = self.vouch(lease, answers.serial).await?;
+                Ok(if said == "renewed" { vouched } else { Renewal::Missing })
             }
         }
     }
@@ -173,7 +180,12 @@ impl Registry for RedisRegistry {
             Call::new(&key, self.scripts.register.call(&key, &args))
         };
         let answers = self.scripted(sessions.len(), &call).await?;
+        // What was sent twice may be found because the first time stored it.
+        let kept = if answers.repeated { Registered::Stored } else { Registered::Kept };
         let answer = |value| {
+            if value == Value::Int(1) {
+                return Ok(kept);
+            }
             let newer = read::<Option<Vec<u8>>>(value)?.as_deref().and_then(decode_route);
             Ok(newer
                 .map_or(Registered::Stored, |(incarnation, connection)| Registered::Newer { incarnation, connection }))

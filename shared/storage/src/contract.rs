@@ -48,7 +48,8 @@ macro_rules! storage_contract {
                 two_processes_add_a_user_once, every_refusal_leaves_the_log_alone, ownership_is_handed_over,
                 the_last_one_out_is_fine, every_change_is_told_in_the_log;
             history: a_log_is_read_in_pages_both_ways;
-            sync: a_device_gets_exactly_what_it_missed, an_answer_is_limited_and_says_that_there_is_more,
+            sync: a_device_gets_exactly_what_it_missed, a_right_cursor_is_an_ack_once,
+                an_answer_is_limited_and_says_that_there_is_more,
                 an_answer_of_long_entries_ends_early_and_says_so,
                 a_wrong_check_resets_and_a_right_one_does_not, a_cursor_outside_the_log_resets,
                 many_cursors_fit_in_one_sync;

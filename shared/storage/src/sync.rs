@@ -43,6 +43,8 @@ pub struct Synced {
     pub channels: Vec<SyncedChannel>,
     /// Channels named by cursors that the user is not in (any more), or that never were.
     pub gone: Vec<ChannelId>,
+    /// Cursors that are right and further than what the user's devices had acked before: as good as acks.
+    pub acked: Vec<(ChannelId, Seq)>,
 }
 
 /// What the device needs of one channel.
@@ -87,7 +89,8 @@ impl Storage {
             let cut = full && entries.last().map_or(!reset, |last| last.seq.0 < *range.seqs.end());
             SyncedChannel { channel_id: range.channel_id, head_seq, entries, more: more || cut, reset }
         });
-        Ok(Synced { channels: channels.collect(), gone })
+        let acked = acked(&heads, cursors, &wrong);
+        Ok(Synced { channels: channels.collect(), gone, acked })
     }
 
     /// The channels whose entry at the cursor is not the one the device holds.
@@ -119,6 +122,7 @@ struct Head {
     channel_id: ChannelId,
     joined_seq: Seq,
     last_seq: Seq,
+    delivered_seq: Seq,
 }
 
 impl Head {
@@ -140,9 +144,10 @@ struct Place {
 }
 
 pub(crate) fn heads(user: UserId) -> SelectStatement {
+    use members::Column::{ChannelId, DeliveredSeq, JoinedSeq};
     let member = |column: members::Column| Expr::col((members::Entity, column));
     Query::select()
-        .columns([members::Column::ChannelId, members::Column::JoinedSeq].map(|column| (members::Entity, column)))
+        .columns([ChannelId, JoinedSeq, DeliveredSeq].map(|column| (members::Entity, column)))
         .column((channels::Entity, channels::Column::LastSeq))
         .from(members::Entity)
         .inner_join(
@@ -215,6 +220,16 @@ fn plan(
     (planned, gone)
 }
 
+/// The cursors that are right and news.
+fn acked(heads: &BTreeMap<ChannelId, Head>, cursors: &[Cursor], wrong: &HashSet<ChannelId>) -> Vec<(ChannelId, Seq)> {
+    let is_news = |cursor: &&Cursor| {
+        let head = heads.get(&cursor.channel_id);
+        head.is_some_and(|head| head.sees(cursor.seq) && cursor.seq > head.delivered_seq)
+            && !wrong.contains(&cursor.channel_id)
+    };
+    cursors.iter().filter(is_news).map(|cursor| (cursor.channel_id, cursor.seq)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +242,7 @@ mod tests {
     fn heads(logs: &[(i64, i64)]) -> BTreeMap<ChannelId, Head> {
         let head = |(n, &(joined, last)): (usize, &(i64, i64))| {
             let channel_id = channel(n as u128 + 1);
-            (channel_id, Head { channel_id, joined_seq: Seq(joined), last_seq: Seq(last) })
+            (channel_id, Head { channel_id, joined_seq: Seq(joined), last_seq: Seq(last), delivered_seq: Seq(0) })
         };
         logs.iter().enumerate().map(head).collect()
     }

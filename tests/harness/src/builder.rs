@@ -1,20 +1,30 @@
 //! What a stack is made of, and its start.
 
 use crate::{
-    Stack, TestDatabase, local, redis_cluster_urls, redis_prefix, redis_url, settings,
-    stack::{Node, api_name, gateway_name},
+    LinkKind, NodeName, OwnPostgres, OwnRedis, SENTINEL_MASTER, Stack, TestDatabase,
+    links::Links,
+    local,
+    nodes::{Environment, Node, Recipe},
+    redis_cluster_urls, redis_prefix, redis_url, settings,
+    stack::Parts,
 };
 use anyhow::Result;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 use tempfile::TempDir;
 use touchline_mesh::Shutdown;
 use touchline_registry::Mode;
 use touchline_storage::Storage;
 
 /// Where the processes of a stack run and what they share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// All in this process: SQLite in a temporary folder, the registry in memory.
     Local,
+    /// `touchline dev` with its data in this folder.
+    Dev(PathBuf),
     /// Real processes on Postgres and a registry of this mode.
     Processes(Mode),
 }
@@ -27,6 +37,10 @@ pub struct Builder {
     gateways: usize,
     /// Redis servers other than those of the environment.
     servers: Option<Vec<String>>,
+    /// A Postgres server other than that of the environment.
+    database: Option<String>,
+    proxied: BTreeSet<LinkKind>,
+    environment: Environment,
     api: touchline_api::Config,
     gateway: touchline_gateway::Config,
 }
@@ -35,6 +49,11 @@ impl Stack {
     /// Everything in this process, on SQLite and an in-memory registry.
     pub fn local() -> Builder {
         Builder::new(Kind::Local)
+    }
+
+    /// Everything in one process of its own, `touchline dev`, with its data in `folder`.
+    pub fn dev(folder: &Path) -> Builder {
+        Builder::new(Kind::Dev(folder.to_owned()))
     }
 
     /// Real processes, on Postgres and Redis.
@@ -50,7 +69,17 @@ impl Stack {
 
 impl Builder {
     fn new(kind: Kind) -> Self {
-        Self { kind, apis: 1, gateways: 1, servers: None, api: settings::api(), gateway: settings::gateway() }
+        Self {
+            kind,
+            apis: 1,
+            gateways: 1,
+            servers: None,
+            database: None,
+            proxied: BTreeSet::new(),
+            environment: Environment::default(),
+            api: settings::api(),
+            gateway: settings::gateway(),
+        }
     }
 
     /// How many apis and gateways; else one of each.
@@ -81,6 +110,40 @@ impl Builder {
         self
     }
 
+    /// Puts the registry on a Redis of the test's own.
+    #[must_use]
+    pub fn on_redis(self, redis: &OwnRedis) -> Self {
+        self.registry(&[redis.url()])
+    }
+
+    /// Finds the registry through this Sentinel.
+    #[must_use]
+    pub fn on_sentinel(mut self, sentinel: &OwnRedis) -> Self {
+        self.kind = Kind::Processes(Mode::Sentinel);
+        self.registry(&[sentinel.url()])
+    }
+
+    /// Puts the database on a Postgres of the test's own.
+    #[must_use]
+    pub fn on_postgres(mut self, postgres: &OwnPostgres) -> Self {
+        self.database = Some(postgres.url());
+        self
+    }
+
+    /// Puts a proxy on every link of these kinds.
+    #[must_use]
+    pub fn proxied(mut self, kinds: &[LinkKind]) -> Self {
+        self.proxied.extend(kinds);
+        self
+    }
+
+    /// What one process finds in its environment, such as `FAILPOINTS`.
+    #[must_use]
+    pub fn environment(mut self, node: NodeName, variable: &str, value: &str) -> Self {
+        self.environment.set(node, variable, value);
+        self
+    }
+
     /// Takes away what limits how much one user or one address may ask: a load comes from one machine.
     #[must_use]
     pub fn unlimited(self) -> Self {
@@ -93,8 +156,9 @@ impl Builder {
     /// When a server or one of ours does not start.
     pub async fn start(self) -> Result<Stack> {
         let folder = TempDir::with_prefix("touchline-stack.")?;
-        match self.kind {
+        match self.kind.clone() {
             Kind::Local => self.start_local(folder).await,
+            Kind::Dev(data) => self.start_dev(folder, &data).await,
             Kind::Processes(mode) => self.start_processes(folder, mode).await,
         }
     }
@@ -107,33 +171,50 @@ impl Builder {
         let life = Shutdown::new();
         let local = local::start(&settings, storage.clone(), self.apis, self.gateways, &life).await?;
         let nodes = |urls: Vec<String>| urls.into_iter().map(|url| Node { url, process: None }).collect();
-        let (apis, gateways) = (nodes(local.apis), nodes(local.gateways));
-        Stack::new(apis, gateways, life, storage, settings, folder, None).await
+        let (apis, gateways, links) = (nodes(local.apis), nodes(local.gateways), Links::default());
+        let recipe = Recipe { settings, environment: self.environment, dev: None };
+        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database: None }).await
+    }
+
+    async fn start_dev(self, folder: TempDir, data: &Path) -> Result<Stack> {
+        let url = format!("sqlite://{}", data.join("touchline.db").display());
+        let registry = touchline_registry::Settings::default();
+        let settings = settings::Settings::new(data, url, registry, self.api, self.gateway)?;
+        let recipe = Recipe { settings, environment: self.environment, dev: Some(data.to_owned()) };
+        let (mut links, life) = (Links::default(), Shutdown::new());
+        let api = recipe.start(NodeName::Api(0), &mut links, folder.path()).await?;
+        let gateway = Node { url: api.process()?.address("ws")?.to_owned(), process: None };
+        let (apis, gateways) = (vec![api], vec![gateway]);
+        let storage = Storage::connect(&recipe.settings.database).await?;
+        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database: None }).await
     }
 
     async fn start_processes(self, folder: TempDir, mode: Mode) -> Result<Stack> {
-        let database = TestDatabase::create().await?;
+        let database = match &self.database {
+            Some(server) => TestDatabase::create_on(server).await?,
+            None => TestDatabase::create().await?,
+        };
         let urls = match (&self.servers, mode) {
             (Some(servers), _) => servers.clone(),
             (None, Mode::Cluster) => redis_cluster_urls()?,
             (None, _) => vec![redis_url()?],
         };
-        let registry = touchline_registry::Settings { mode, urls, prefix: redis_prefix(), ..Default::default() };
-        let mut settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
+        let mut registry = touchline_registry::Settings { mode, urls, prefix: redis_prefix(), ..Default::default() };
+        if mode == Mode::Sentinel {
+            registry.sentinel_master = SENTINEL_MASTER.to_owned();
+        }
+        let settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
         let storage = migrated(&settings.database).await?;
-        let (mut apis, mut gateways) = (Vec::new(), Vec::new());
+        let recipe = Recipe { settings, environment: self.environment, dev: None };
+        let (mut apis, mut gateways, mut links) = (Vec::new(), Vec::new(), Links::new(&self.proxied));
         for index in 0..self.gateways {
-            let name = gateway_name(index);
-            settings.gateway.id = Some(name.parse()?);
-            settings.write(folder.path(), &name)?;
-            gateways.push(Node::start("gateway", &name, folder.path()).await?);
+            gateways.push(recipe.start(NodeName::Gateway(index), &mut links, folder.path()).await?);
         }
         for index in 0..self.apis {
-            let name = api_name(index);
-            settings.write(folder.path(), &name)?;
-            apis.push(Node::start("api", &name, folder.path()).await?);
+            apis.push(recipe.start(NodeName::Api(index), &mut links, folder.path()).await?);
         }
-        Stack::new(apis, gateways, Shutdown::new(), storage, settings, folder, Some(database)).await
+        let (life, database) = (Shutdown::new(), Some(database));
+        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database }).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! One of our processes, started as an operator would, and what can happen to it.
 
+use crate::signals;
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::{
     collections::HashMap,
     fs::File,
@@ -30,20 +31,35 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `touchline ARGUMENTS…`, logging to `folder/name.log`, and waits for its ready line.
+    /// Starts `touchline ARGUMENTS…` with an empty environment, logging to `folder/name.log`, and waits for its ready
+    /// line. An earlier life's log is continued.
     ///
     /// # Errors
     /// When it ends or stays silent instead; the error ends in its log.
     pub async fn start(name: &str, folder: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::start_with(name, folder, arguments, std::iter::empty()).await
+    }
+
+    /// As [`start`](Self::start), with this environment.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        name: &str,
+        folder: &Path,
+        arguments: &[&str],
+        environment: impl Iterator<Item = (&str, &str)>,
+    ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let child = Command::new(binary()?)
             .args(arguments)
             .current_dir(folder)
             // Nothing of the developer's own TOUCHLINE__… settings.
             .env_clear()
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log)?)
+            .stderr(File::options().create(true).append(true).open(&log)?)
             .kill_on_drop(true)
             .spawn()
             .context("starting touchline")?;
@@ -128,9 +144,7 @@ impl Process {
 
     fn signal(&self, signal: Signal) -> Result<()> {
         // Some(pid) only until the child is waited for, so the number is not somebody else's.
-        let pid = self.pid().with_context(|| format!("{} has ended", self.name))?;
-        let pid = Pid::from_raw(i32::try_from(pid)?).context("a pid is not 0")?;
-        Ok(kill_process(pid, signal)?)
+        signals::signal(self.pid().with_context(|| format!("{} has ended", self.name))?, signal)
     }
 
     fn log_tail(&self) -> String {

@@ -14,6 +14,8 @@ const REDIS_CLUSTER: &str = "TOUCHLINE_TEST_REDIS_CLUSTER";
 pub struct TestDatabase {
     server: String,
     name: String,
+    /// Goes away with its server.
+    stays: bool,
 }
 
 impl TestDatabase {
@@ -22,7 +24,19 @@ impl TestDatabase {
     /// # Errors
     /// When there is no such server.
     pub async fn create() -> Result<Self> {
-        let database = Self { server: server(POSTGRES)?, name: format!("t{}", Uuid::now_v7().simple()) };
+        Self::create_at(server(POSTGRES)?, false).await
+    }
+
+    /// Creates an empty database on a server of the test's own, which may be away when the test ends: it stays there.
+    ///
+    /// # Errors
+    /// When the server is not there.
+    pub async fn create_on(server: &str) -> Result<Self> {
+        Self::create_at(server.to_owned(), true).await
+    }
+
+    async fn create_at(server: String, stays: bool) -> Result<Self> {
+        let database = Self { server, name: format!("t{}", Uuid::now_v7().simple()), stays };
         run(&database.server, &format!("CREATE DATABASE {}", database.name)).await?;
         Ok(database)
     }
@@ -36,6 +50,9 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         let server = self.server.clone();
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         // Drop cannot await and a runtime does not nest: a thread with a runtime of its own.

@@ -29,8 +29,8 @@ impl Settings {
         gateway: touchline_gateway::Config,
     ) -> Result<Self> {
         let auth = touchline_auth::Settings {
-            signing_key_file: folder.join("signing_key.pem"),
-            public_keys_file: folder.join("public_keys.json"),
+            signing_key_file: folder.join("signing-key.pem"),
+            public_keys_file: folder.join("public-keys.json"),
             ..touchline_auth::Settings::default()
         };
         create_key_files(&auth.signing_key_file, &auth.public_keys_file)?;

@@ -1,9 +1,13 @@
 //! Our services, all of them, as one test sees them: in one process, or each in its own.
 
-use crate::{Person, Process, TestDatabase, settings};
+use crate::{
+    Link, NodeName, Person, Process, Proxy, TestDatabase,
+    links::Links,
+    nodes::{Node, Recipe},
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitStatus, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use touchline_auth::{AccessTokens, KeySet, SigningKey};
 use touchline_client::Client;
@@ -24,63 +28,37 @@ pub struct Stack {
     // In the order in which they may go: processes first, their data last.
     apis: Vec<Node>,
     gateways: Vec<Node>,
+    links: Links,
     life: Shutdown,
     storage: Storage,
-    settings: settings::Settings,
+    recipe: Recipe,
     access: AccessTokens,
     clients: Vec<Client>,
     folder: TempDir,
     _database: Option<TestDatabase>,
 }
 
-/// One api or gateway; in this process when it has no process of its own.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) url: String,
-    pub(crate) process: Option<Process>,
-}
-
-impl Node {
-    pub(crate) async fn start(command: &str, name: &str, folder: &Path) -> Result<Self> {
-        let process = Process::start(name, folder, &[command, "--config", &format!("{name}.toml")]).await?;
-        let url = process.address(if command == "api" { "http" } else { "ws" })?.to_owned();
-        Ok(Self { url, process: Some(process) })
-    }
-
-    fn process(&self) -> Result<&Process> {
-        self.process.as_ref().context("this stack runs in one process; use Stack::processes")
-    }
-
-    async fn kill(&mut self) -> Result<()> {
-        self.process()?;
-        self.process.as_mut().expect("seen above").kill().await
-    }
-
-    async fn stop(&mut self) -> Result<()> {
-        let Some(process) = self.process.as_mut().filter(|process| process.pid().is_some()) else { return Ok(()) };
-        process.terminate()?;
-        let status = process.ended(STOP).await?;
-        ensure!(status.success(), "{} ended with {status}", self.url);
-        Ok(())
-    }
+/// What a builder made of it.
+pub(crate) struct Parts {
+    pub(crate) apis: Vec<Node>,
+    pub(crate) gateways: Vec<Node>,
+    pub(crate) links: Links,
+    pub(crate) life: Shutdown,
+    pub(crate) storage: Storage,
+    pub(crate) recipe: Recipe,
+    pub(crate) folder: TempDir,
+    pub(crate) database: Option<TestDatabase>,
 }
 
 impl Stack {
-    pub(crate) async fn new(
-        apis: Vec<Node>,
-        gateways: Vec<Node>,
-        life: Shutdown,
-        storage: Storage,
-        settings: settings::Settings,
-        folder: TempDir,
-        database: Option<TestDatabase>,
-    ) -> Result<Self> {
+    pub(crate) async fn new(parts: Parts) -> Result<Self> {
+        let Parts { apis, gateways, links, life, storage, recipe, folder, database } = parts;
         let clients = apis.iter().map(|api| Client::new(&api.url)).collect::<Result<_, _>>()?;
-        let auth = &settings.auth;
+        let auth = &recipe.settings.auth;
         let key = Arc::new(SigningKey::from_file(&auth.signing_key_file).await?);
         let keys = KeySet::from_file(&auth.public_keys_file).await?;
         let access = AccessTokens::new(key, keys, &auth.issuer, auth.access_token_life())?;
-        Ok(Self { apis, gateways, life, storage, settings, access, clients, folder, _database: database })
+        Ok(Self { apis, gateways, links, life, storage, recipe, access, clients, folder, _database: database })
     }
 
     /// How many apis.
@@ -120,7 +98,7 @@ impl Stack {
 
     /// How tokens are configured, with the paths of the keys.
     pub fn auth(&self) -> &touchline_auth::Settings {
-        &self.settings.auth
+        &self.recipe.settings.auth
     }
 
     /// The folder with everything of this stack: database, keys, configuration, logs.
@@ -193,71 +171,170 @@ impl Stack {
         Ok(channel)
     }
 
-    /// The process of an api, to pause it or to read its log.
+    /// One of the processes, to pause it or to read its log.
     ///
     /// # Errors
     /// When the stack runs in one process.
-    pub fn api(&self, api: usize) -> Result<&Process> {
-        self.apis[api].process()
+    pub fn node(&self, name: NodeName) -> Result<&Process> {
+        match name {
+            NodeName::Api(index) => self.apis[index].process(),
+            NodeName::Gateway(index) => self.gateways[index].process(),
+        }
     }
 
-    /// The process of a gateway, to pause it or to read its log.
+    fn node_mut(&mut self, name: NodeName) -> &mut Node {
+        match name {
+            NodeName::Api(index) => &mut self.apis[index],
+            NodeName::Gateway(index) => &mut self.gateways[index],
+        }
+    }
+
+    /// All of them, the apis first.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeName> {
+        (0..self.apis.len()).map(NodeName::Api).chain((0..self.gateways.len()).map(NodeName::Gateway))
+    }
+
+    /// The proxy on a link.
     ///
     /// # Errors
-    /// When the stack runs in one process.
+    /// When the builder put none there.
+    pub fn link(&self, link: Link) -> Result<&Proxy> {
+        self.links.get(link)
+    }
+
+    /// Kills a process where it stands.
+    ///
+    /// # Errors
+    /// When the stack runs in one process or this one has ended.
+    pub async fn kill(&mut self, name: NodeName) -> Result<()> {
+        self.node_mut(name).process_mut()?.kill().await
+    }
+
+    /// Waits until a process that was told to end, or crashes by itself, is gone.
+    ///
+    /// # Errors
+    /// When it still runs after `patience`.
+    pub async fn ended(&mut self, name: NodeName, patience: Duration) -> Result<ExitStatus> {
+        self.node_mut(name).process_mut()?.ended(patience).await
+    }
+
+    /// Stops a process softly and waits for its end.
+    ///
+    /// # Errors
+    /// When it takes too long or ends badly.
+    pub async fn stop_node(&mut self, name: NodeName) -> Result<()> {
+        self.node_mut(name).stop().await
+    }
+
+    /// What the process finds in its environment the next time it starts.
+    pub fn set_environment(&mut self, name: NodeName, variable: &str, value: &str) {
+        self.recipe.environment.set(name, variable, value);
+    }
+
+    /// Nothing is in the environment of the process the next time it starts.
+    pub fn clear_environment(&mut self, name: NodeName) {
+        self.recipe.environment.clear(name);
+    }
+
+    /// Starts a process that has ended: the same name, a new incarnation. Its address is a new one too, unless a proxy
+    /// keeps the old.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_node(&mut self, name: NodeName) -> Result<()> {
+        let node = self.recipe.start(name, &mut self.links, self.folder.path()).await?;
+        if let NodeName::Api(index) = name {
+            self.clients[index] = Client::new(&node.url)?;
+        }
+        *self.node_mut(name) = node;
+        Ok(())
+    }
+
+    /// Starts one more gateway and gives its number.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn add_gateway(&mut self) -> Result<usize> {
+        let index = self.gateways.len();
+        let node = self.recipe.start(NodeName::Gateway(index), &mut self.links, self.folder.path()).await?;
+        self.gateways.push(node);
+        Ok(index)
+    }
+
+    /// Starts one more api and gives its number. People who are there do not know it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn add_api(&mut self) -> Result<usize> {
+        let index = self.apis.len();
+        let node = self.recipe.start(NodeName::Api(index), &mut self.links, self.folder.path()).await?;
+        self.clients.push(Client::new(&node.url)?);
+        self.apis.push(node);
+        Ok(index)
+    }
+
+    /// The process of an api.
+    ///
+    /// # Errors
+    /// As [`node`](Self::node).
+    pub fn api(&self, api: usize) -> Result<&Process> {
+        self.node(NodeName::Api(api))
+    }
+
+    /// The process of a gateway.
+    ///
+    /// # Errors
+    /// As [`node`](Self::node).
     pub fn gateway(&self, gateway: usize) -> Result<&Process> {
-        self.gateways[gateway].process()
+        self.node(NodeName::Gateway(gateway))
     }
 
     /// Kills an api where it stands.
     ///
     /// # Errors
-    /// When the stack runs in one process or this api has ended.
+    /// As [`kill`](Self::kill).
     pub async fn kill_api(&mut self, api: usize) -> Result<()> {
-        self.apis[api].kill().await
+        self.kill(NodeName::Api(api)).await
     }
 
     /// Kills a gateway where it stands.
     ///
     /// # Errors
-    /// When the stack runs in one process or this gateway has ended.
+    /// As [`kill`](Self::kill).
     pub async fn kill_gateway(&mut self, gateway: usize) -> Result<()> {
-        self.gateways[gateway].kill().await
+        self.kill(NodeName::Gateway(gateway)).await
     }
 
     /// Stops an api softly and waits for its end.
     ///
     /// # Errors
-    /// When it takes too long or ends badly.
+    /// As [`stop_node`](Self::stop_node).
     pub async fn stop_api(&mut self, api: usize) -> Result<()> {
-        self.apis[api].stop().await
+        self.stop_node(NodeName::Api(api)).await
     }
 
     /// Stops a gateway softly and waits for its end.
     ///
     /// # Errors
-    /// When it takes too long or ends badly.
+    /// As [`stop_node`](Self::stop_node).
     pub async fn stop_gateway(&mut self, gateway: usize) -> Result<()> {
-        self.gateways[gateway].stop().await
+        self.stop_node(NodeName::Gateway(gateway)).await
     }
 
-    /// Starts an api that has ended, at a new address: people keep calling the old one.
+    /// Starts an api that has ended.
     ///
     /// # Errors
-    /// When it does not start.
+    /// As [`start_node`](Self::start_node).
     pub async fn start_api(&mut self, api: usize) -> Result<()> {
-        self.apis[api] = Node::start("api", &api_name(api), self.folder.path()).await?;
-        self.clients[api] = Client::new(self.api_url(api))?;
-        Ok(())
+        self.start_node(NodeName::Api(api)).await
     }
 
-    /// Starts a gateway that has ended, with the name it had, at a new address.
+    /// Starts a gateway that has ended.
     ///
     /// # Errors
-    /// When it does not start.
+    /// As [`start_node`](Self::start_node).
     pub async fn start_gateway(&mut self, gateway: usize) -> Result<()> {
-        self.gateways[gateway] = Node::start("gateway", &gateway_name(gateway), self.folder.path()).await?;
-        Ok(())
+        self.start_node(NodeName::Gateway(gateway)).await
     }
 
     /// Stops everything softly, the apis first.
@@ -278,12 +355,4 @@ impl Drop for Stack {
     fn drop(&mut self) {
         self.life.stop_now();
     }
-}
-
-pub(crate) fn api_name(index: usize) -> String {
-    format!("api-{index}")
-}
-
-pub(crate) fn gateway_name(index: usize) -> String {
-    format!("gateway-{index}")
 }

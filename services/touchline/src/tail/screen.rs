@@ -1,13 +1,13 @@
 //! Messages as lines for a terminal.
 
 use crate::account::Account;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::HashMap,
     fmt::Write as _,
     io::{self, Write as _},
 };
-use touchline_client::Message;
+use touchline_client::{Frame, Message};
 use touchline_ids::{ChannelId, UserId};
 
 /// Prints messages, with the names of channels and people.
@@ -29,17 +29,22 @@ impl Screen {
     pub(crate) async fn show(&mut self, account: &mut Account, message: &Message) -> io::Result<()> {
         self.learn(account, message).await;
         let channel = message.channel_id;
-        let name = self.channels.get(&channel).cloned().unwrap_or_else(|| channel.to_string());
+        let name = self.channel(channel);
         if self.only.as_ref().is_some_and(|only| *only != name && *only != channel.to_string()) {
             return Ok(());
         }
-        let line = if self.json { frame(message).to_string() } else { self.line(&name, message) };
+        let line = if self.json { Frame::Message(message.clone()).to_string() } else { self.line(&name, message) };
         writeln!(io::stdout(), "{line}")
     }
 
     /// Prints a frame that is no message; only where frames are asked for.
     pub(crate) fn show_frame(&self, text: &str) -> io::Result<()> {
         if self.json { writeln!(io::stdout(), "{text}") } else { Ok(()) }
+    }
+
+    /// A channel's name, or its id as long as it has none.
+    pub(crate) fn channel(&self, channel: ChannelId) -> String {
+        self.channels.get(&channel).cloned().unwrap_or_else(|| channel.to_string())
     }
 
     /// Asks for the names that are not known yet. A message is shown without them when there is no answer.
@@ -91,13 +96,6 @@ impl Screen {
     }
 }
 
-/// The message as the frame that brings it; those of a sync look the same.
-fn frame(message: &Message) -> Value {
-    let mut frame = json!(message);
-    frame["type"] = "message".into();
-    frame
-}
-
 fn users_in(content: &Value) -> Vec<UserId> {
     let one = content.get("user_id").into_iter();
     let many = content.get("user_ids").and_then(Value::as_array).into_iter().flatten();
@@ -120,6 +118,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use touchline_ids::{MessageId, Seq};
 
     fn screen(people: &[(UserId, &str)]) -> Screen {

@@ -151,3 +151,139 @@ impl Log {
 fn all_of(channel: ChannelId) -> RangeInclusive<(ChannelId, Seq)> {
     (channel, Seq(i64::MIN))..=(channel, Seq(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::tests::message;
+
+    fn synced(channel_id: ChannelId, seqs: &[i64], head: i64, reset: bool) -> SyncedChannel {
+        let messages = seqs.iter().map(|seq| message(channel_id, *seq)).collect();
+        SyncedChannel { channel_id, head_seq: Seq(head), messages, more: false, reset }
+    }
+
+    /// What is shown when this message is pushed after `syncs` syncs.
+    fn push(log: &mut Log, channel: ChannelId, seq: i64, syncs: u64) -> Vec<i64> {
+        let mut shown = Vec::new();
+        log.take(message(channel, seq), syncs, &mut shown);
+        shown.iter().map(|message| message.seq.0).collect()
+    }
+
+    fn sync(log: &mut Log, synced: SyncedChannel, number: u64) -> Vec<i64> {
+        let mut shown = Vec::new();
+        log.take_synced(synced, number, &mut shown);
+        shown.iter().map(|message| message.seq.0).collect()
+    }
+
+    /// A log that holds `channel` up to 10, by its first sync.
+    fn at_ten(channel: ChannelId) -> Log {
+        let mut log = Log::default();
+        assert_eq!(sync(&mut log, synced(channel, &[9, 10], 10, true), 1), [9, 10]);
+        log
+    }
+
+    #[test]
+    fn a_message_is_shown_once_however_often_it_comes() {
+        let channel = ChannelId::new();
+        let mut log = at_ten(channel);
+        assert_eq!(push(&mut log, channel, 11, 1), [11]);
+        for again in [11, 10, 3, 11] {
+            assert!(push(&mut log, channel, again, 1).is_empty(), "{again}");
+        }
+        assert!(sync(&mut log, synced(channel, &[10, 11], 11, false), 2).is_empty());
+        assert_eq!(sync(&mut log, synced(channel, &[11, 12], 12, false), 3), [12]);
+    }
+
+    #[test]
+    fn order_is_restored_when_the_missing_one_arrives() {
+        let channel = ChannelId::new();
+        let mut log = at_ten(channel);
+        assert!(push(&mut log, channel, 13, 1).is_empty());
+        assert!(push(&mut log, channel, 12, 1).is_empty());
+        assert!(log.has_hole());
+        assert_eq!(push(&mut log, channel, 11, 1), [11, 12, 13]);
+        assert!(!log.has_hole());
+    }
+
+    #[test]
+    fn a_sync_fills_a_hole_and_what_waited_follows_it() {
+        let channel = ChannelId::new();
+        let mut log = at_ten(channel);
+        assert!(push(&mut log, channel, 12, 1).is_empty());
+        assert!(push(&mut log, channel, 14, 1).is_empty());
+        assert_eq!(sync(&mut log, synced(channel, &[11, 12, 13], 13, false), 2), [11, 12, 13, 14]);
+        assert!(!log.has_hole());
+    }
+
+    #[test]
+    fn channels_do_not_mix() {
+        let (one, other) = (ChannelId::new(), ChannelId::new());
+        let mut log = at_ten(one);
+        assert_eq!(push(&mut log, other, 1, 1), [1], "a new channel begins with its first entry");
+        assert_eq!(push(&mut log, one, 11, 1), [11]);
+        let stranger = ChannelId::new();
+        assert!(push(&mut log, stranger, 7, 2).is_empty(), "nobody knows what came before it");
+        assert_eq!(sync(&mut log, synced(stranger, &[5, 6], 6, true), 2), [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_reset_begins_anew_even_below_the_cursor() {
+        let channel = ChannelId::new();
+        let mut log = at_ten(channel);
+        assert!(push(&mut log, channel, 12, 1).is_empty());
+        assert_eq!(sync(&mut log, synced(channel, &[7, 8], 8, true), 2), [7, 8]);
+        assert!(!log.has_hole(), "what waited was of the log before");
+        assert_eq!(push(&mut log, channel, 9, 2), [9]);
+        let (cursors, _) = log.cursors(None, 10);
+        assert_eq!((cursors.len(), cursors[0].seq, cursors[0].check.is_some()), (1, Seq(9), true));
+        assert!(log.forget(channel, 3) && !log.forget(channel, 3));
+        assert!(log.cursors(None, 10).0.is_empty());
+    }
+
+    #[test]
+    fn an_empty_reset_begins_after_the_head() {
+        let channel = ChannelId::new();
+        let mut log = Log::default();
+        assert!(sync(&mut log, synced(channel, &[], 40, true), 1).is_empty());
+        assert_eq!(push(&mut log, channel, 41, 1), [41]);
+    }
+
+    #[test]
+    fn only_what_came_before_a_sync_is_explained_by_it() {
+        let (channel, stranger) = (ChannelId::new(), ChannelId::new());
+        let mut log = at_ten(channel);
+        push(&mut log, stranger, 5, 1);
+        // The second sync has begun, and this one overtook the answer, and the message before it.
+        push(&mut log, channel, 12, 2);
+        log.end_sync(2);
+        assert!(log.has_hole());
+        assert_eq!(push(&mut log, channel, 11, 2), [11, 12]);
+        assert!(!log.has_hole(), "the stranger's is of a channel that one is not in");
+    }
+
+    #[test]
+    fn when_too_many_wait_the_farthest_is_dropped() {
+        let channel = ChannelId::new();
+        let mut log = at_ten(channel);
+        let mut shown = Vec::new();
+        for seq in 0..ASIDE as i64 {
+            assert_eq!(log.take(message(channel, 12 + seq), 1, &mut shown), Taken::Aside);
+        }
+        assert_eq!(log.take(message(channel, 10_000), 1, &mut shown), Taken::Full);
+        let all: Vec<_> = (11..12 + ASIDE as i64).collect();
+        assert_eq!(push(&mut log, channel, 11, 1), all);
+    }
+
+    #[test]
+    fn no_number_of_the_server_overflows() {
+        let channel = ChannelId::new();
+        let mut log = Log::default();
+        for seq in [i64::MIN, i64::MAX, 0, -1, 1] {
+            sync(&mut log, synced(channel, &[], seq, true), 1);
+            sync(&mut log, synced(channel, &[seq], seq, true), 1);
+            for pushed in [i64::MIN, i64::MAX, 0, -1, 1] {
+                push(&mut log, channel, pushed, 1);
+            }
+        }
+    }
+}

@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_millis(50);
 pub(super) struct Answers {
     pub(super) values: Vec<Value>,
     pub(super) serial: u64,
+    /// Some of the calls may have been made twice.
+    pub(super) repeated: bool,
 }
 
 /// What a master of a Cluster said about our connection to it.
@@ -87,15 +89,15 @@ impl Link {
         self.patiently(count, async {
             let opened = self.opened().await?;
             match self.pipeline(&opened, count, make).await {
-                Ok(values) => return Ok(Answers { values, serial: opened.serial }),
+                Ok((values, repeated)) => return Ok(Answers { values, serial: opened.serial, repeated }),
                 // A server that restarted: the first to notice does not fail for it.
                 Err(error) if error.is_unrecoverable_error() => _ = self.failed(&opened, error),
                 Err(error) => return Err(self.failed(&opened, error)),
             }
             let opened = self.opened().await?;
             let values = self.pipeline(&opened, count, make).await;
-            let values = values.map_err(|error| self.failed(&opened, error))?;
-            Ok(Answers { values, serial: opened.serial })
+            let (values, _) = values.map_err(|error| self.failed(&opened, error))?;
+            Ok(Answers { values, serial: opened.serial, repeated: true })
         })
         .await
     }
@@ -124,9 +126,10 @@ impl Link {
         .await
     }
 
-    async fn pipeline(&self, opened: &Opened, count: usize, make: Make<'_>) -> Result<Vec<Value>, RedisError> {
+    /// The answers, and whether some of the calls were made twice.
+    async fn pipeline(&self, opened: &Opened, count: usize, make: Make<'_>) -> Result<(Vec<Value>, bool), RedisError> {
         match &opened.connection {
-            Connection::Server(connection) => server_pipeline(connection, count, make).await,
+            Connection::Server(connection) => Ok((server_pipeline(connection, count, make).await?, false)),
             Connection::Cluster(connection) => self.cluster_pipeline(connection, count, make).await,
         }
     }
@@ -137,7 +140,7 @@ impl Link {
         connection: &ClusterConnection,
         count: usize,
         make: Make<'_>,
-    ) -> Result<Vec<Value>, RedisError> {
+    ) -> Result<(Vec<Value>, bool), RedisError> {
         let slots = self.slots.read().expect("not poisoned: nothing panics while it is held").clone();
         let mut parts: Vec<Part> = slots.masters().iter().map(|master| Part::new(master.slot)).collect();
         for index in 0..count {
@@ -146,13 +149,14 @@ impl Link {
         }
         parts.retain(|part| !part.indexes.is_empty());
         let answers = parts.into_iter().map(|part| self.part(connection, part, make));
-        let mut values = vec![Value::Nil; count];
-        for (indexes, answers) in future::try_join_all(answers).await? {
+        let (mut values, mut repeated) = (vec![Value::Nil; count], false);
+        for (indexes, answers, again) in future::try_join_all(answers).await? {
+            repeated |= again;
             for (index, answer) in indexes.into_iter().zip(answers) {
                 values[index] = answer;
             }
         }
-        Ok(values)
+        Ok((values, repeated))
     }
 
     /// What one master answers; call by call where its slots have moved meanwhile.
@@ -161,7 +165,7 @@ impl Link {
         connection: &ClusterConnection,
         part: Part,
         make: Make<'_>,
-    ) -> Result<(Vec<usize>, Vec<Value>), RedisError> {
+    ) -> Result<(Vec<usize>, Vec<Value>, bool), RedisError> {
         let answers = stream::iter(part.pipelines)
             .map(|pipeline| {
                 let (mut connection, count) = (connection.clone(), pipeline.len());
@@ -170,15 +174,14 @@ impl Link {
             .buffered(IN_FLIGHT)
             .try_concat()
             .await;
-        let answers = match answers {
+        match answers {
             Err(error) if is_about_slots(&error) => {
                 self.learn_slots(connection.clone()).await?;
                 let commands: Vec<Cmd> = part.indexes.iter().map(|index| make(*index).command).collect();
-                one_by_one(connection, commands).await?
+                Ok((part.indexes, one_by_one(connection, commands).await?, true))
             }
-            answers => answers?,
-        };
-        Ok((part.indexes, answers))
+            answers => Ok((part.indexes, answers?, false)),
+        }
     }
 
     async fn learn_slots(&self, mut connection: ClusterConnection) -> Result<Arc<SlotMap>, RedisError> {

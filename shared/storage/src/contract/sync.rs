@@ -32,6 +32,22 @@ pub async fn a_device_gets_exactly_what_it_missed(one: Storage, two: Storage) ->
     Ok(())
 }
 
+pub async fn a_right_cursor_is_an_ack_once(one: Storage, two: Storage) -> Result<()> {
+    let [ada, bob] = users(&one).await?;
+    let (a, b) = (channel(&one, ada, &[bob]).await?, channel(&one, ada, &[bob]).await?);
+    fill(&one, a, ada, 4).await?;
+    let right = log(&one, a).await?[3].message_id.check();
+    let with_check = |seq, check| Cursor { check: Some(check), ..cursor(a, seq) };
+    let acked = async |cursors: &[Cursor]| Ok::<_, crate::StorageError>(two.sync(bob, cursors, 1).await?.acked);
+    assert_eq!(acked(&[with_check(4, right), cursor(b, 1)]).await?, [(a, Seq(4)), (b, Seq(1))]);
+    assert_eq!(acked(&[with_check(4, right ^ 1), cursor(b, 2), cursor(ChannelId::new(), 1)]).await?, []);
+    assert_eq!(acked(&[cursor(a, 0)]).await?, []);
+    one.delivered(&[(bob, a, Seq(4))]).await?;
+    assert_eq!(acked(&[with_check(4, right)]).await?, []);
+    assert_eq!(acked(&[cursor(a, 5)]).await?, [(a, Seq(5))]);
+    Ok(())
+}
+
 pub async fn an_answer_is_limited_and_says_that_there_is_more(one: Storage, two: Storage) -> Result<()> {
     let ada = user(&one).await?;
     let mut ids = Vec::new();

@@ -8,6 +8,7 @@ mod connect;
 mod delivery;
 mod fan_out;
 mod limits;
+mod load;
 mod people;
 mod processes;
 mod registry;

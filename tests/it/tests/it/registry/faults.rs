@@ -21,7 +21,7 @@ async fn settled(registry: &dyn Registry) -> (touchline_registry::Lease, Registr
 }
 
 #[tokio::test]
-async fn after_a_restart_the_first_call_succeeds_and_the_renewal_is_missing() {
+async fn after_a_restart_the_first_call_succeeds_and_the_renewal_is_doubtful() {
     let mut server = Server::start(&[]).await;
     let redis = Redis::at(Mode::Single, vec![server.url()]).await;
     let (lease, session) = settled(&*redis.registry).await;
@@ -30,7 +30,7 @@ async fn after_a_restart_the_first_call_succeeds_and_the_renewal_is_missing() {
     assert_eq!(redis.registry.look_up(&[session.user]).await.unwrap().len(), 1);
     // The lease survived, as it would with a snapshot that is older than the newest routes.
     assert_eq!(redis.registry.gateways().await.unwrap(), std::slice::from_ref(&lease));
-    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing);
+    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Doubtful);
     assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Renewed);
 }
 
@@ -48,7 +48,7 @@ async fn a_server_that_is_away_is_an_error_until_it_is_back() {
     assert!(connect(&redis.settings).await.is_err());
     server.restart().await;
     eventually("it is used again", async || redis.registry.look_up(&[session.user]).await.is_ok()).await;
-    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing);
+    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Doubtful);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_demoted_server_is_left_for_whoever_is_master_now() {
     redis.registry.register(std::slice::from_ref(&session)).await.unwrap_err();
     server.run::<()>("REPLICAOF NO ONE").await.unwrap();
     redis.registry.register(std::slice::from_ref(&session)).await.unwrap();
-    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Missing, "over another connection");
+    assert_eq!(redis.registry.renew_lease(&lease).await.unwrap(), Renewal::Doubtful, "over another connection");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn the_acl_rules_that_keys_rs_names_are_enough() {
 }
 
 #[tokio::test]
-async fn a_sentinel_fail_over_is_followed_and_makes_the_renewal_missing() {
+async fn a_sentinel_fail_over_is_followed_and_makes_the_renewal_doubtful() {
     let mut master = Server::start(&[]).await;
     let replica = Server::start(&[&format!("replicaof 127.0.0.1 {}", master.port())]).await;
     eventually("the replica follows", async || {
@@ -139,7 +139,7 @@ async fn a_sentinel_fail_over_is_followed_and_makes_the_renewal_missing() {
         renewal.is_some()
     })
     .await;
-    assert_eq!(renewal, Some(Renewal::Missing));
+    assert_eq!(renewal, Some(Renewal::Doubtful));
     assert_eq!(registry.renew_lease(&lease).await.unwrap(), Renewal::Renewed);
     assert_eq!(registry.look_up(&[session.user]).await.unwrap().len(), 1);
     assert!(replica.run::<String>("INFO replication").await.unwrap().contains("role:master"));
@@ -171,7 +171,7 @@ async fn a_cluster_master_that_lost_its_keys_makes_the_renewal_missing_wherever_
         // While a master is not connected yet it cannot vouch, and must not be taken to.
         if renewal == Some(Renewal::Renewed) {
             eventually("the restart is noticed", async || {
-                redis.registry.renew_lease(&lease).await.is_ok_and(|renewal| renewal == Renewal::Missing)
+                redis.registry.renew_lease(&lease).await.is_ok_and(|renewal| renewal != Renewal::Renewed)
             })
             .await;
         }
