@@ -2,14 +2,15 @@
 //! who has acked a message that it pushed before, and have sessions told to sync.
 
 use crate::{
+    awaiting::{Awaiting, HandedOut},
     config::ms,
     frame::{self, Encoded},
     gateway::Gateway,
     hub::{Handed, User},
     relay::{self, Answers},
 };
-use bytes::{Bytes, BytesMut};
-use std::{collections::VecDeque, panic::catch_unwind, sync::Arc, time::Duration};
+use bytes::BytesMut;
+use std::{panic::catch_unwind, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -51,9 +52,7 @@ impl PushService for Pushes {
         let stream = PushStream {
             gateway: Arc::clone(&self.gateway),
             results,
-            early: VecDeque::new(),
-            late: VecDeque::new(),
-            awaited: 0,
+            awaiting: Awaiting::default(),
         };
         let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
@@ -73,39 +72,21 @@ impl PushService for Pushes {
 #[derive(Debug)]
 struct Lost;
 
-/// A push whose acks are awaited. Its users are pointers, so that neither acking nor looking allocates.
-struct Pending {
-    push_id: u64,
-    channel: ChannelId,
-    seq: Seq,
-    gone: Bytes,
-    slow: Bytes,
-    unacked: Vec<Arc<User>>,
-    /// When its acks are looked at first, and last.
-    early: Instant,
-    due: Instant,
-}
-
-/// One api's stream. Checks are first in, first out: an api asks for the same wait every time, and a shorter wait
-/// behind a longer one is answered late, never wrongly.
+/// One api's stream.
 struct PushStream {
     gateway: Arc<Gateway>,
     results: Answers,
-    /// Waiting for the first look at their acks.
-    early: VecDeque<Pending>,
-    /// Waiting for the last.
-    late: VecDeque<Pending>,
-    awaited: usize,
+    awaiting: Awaiting,
 }
 
 impl PushStream {
     async fn run(mut self, mut requests: Streaming<PushRequest>, stop: impl Future<Output = ()>) -> Result<(), Lost> {
         let mut stop = std::pin::pin!(stop);
         let mut open = true;
-        while open || self.next_check().is_some() {
-            let check = self.next_check();
+        while open || self.awaiting.next_look().is_some() {
+            let look = self.awaiting.next_look();
             tokio::select! {
-                request = requests.message(), if open && self.awaited < AWAITED => match request {
+                request = requests.message(), if open && self.awaiting.recipients() < AWAITED => match request {
                     Ok(Some(request)) => self.push(request).await?,
                     Ok(None) => open = false,
                     Err(status) => {
@@ -113,11 +94,15 @@ impl PushStream {
                         return Ok(());
                     }
                 },
-                () = sleep_until(check.unwrap_or_else(Instant::now)), if check.is_some() => {
-                    self.check(Instant::now()).await?;
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
+                    let results = self.awaiting.look(&self.gateway.hub, Instant::now());
+                    self.send_all(results).await?;
                 }
                 () = self.results.closed() => return Ok(()),
-                () = &mut stop => return self.answer_all().await,
+                () = &mut stop => {
+                    let results = self.awaiting.end(&self.gateway.hub);
+                    return self.send_all(results).await;
+                }
             }
         }
         Ok(())
@@ -171,7 +156,7 @@ impl PushStream {
         push: &PushRequest,
         channel: ChannelId,
         seq: Seq,
-        handed: HandedOut,
+        handed: Found,
     ) -> Result<(), Lost> {
         tracing::debug!(
             push.id = push.push_id,
@@ -183,34 +168,25 @@ impl PushStream {
             traceparent = push.traceparent,
             "pushed"
         );
-        let now = Instant::now();
-        let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
-        let pending = Pending {
+        let out = HandedOut {
             push_id: push.push_id,
             channel,
             seq,
             gone: handed.gone.freeze(),
             slow: handed.slow.freeze(),
             unacked: handed.taken,
-            // Devices ack at most once a second, so most pushes are answered at the first look.
-            early: now + wait.min(ms(self.gateway.config.times.early_check_ms)),
-            due: now + wait,
         };
-        if pending.unacked.is_empty() {
-            return self.answer(pending).await;
+        let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
+        // Devices ack at most once a second, so most pushes are answered at the first look.
+        let early = ms(self.gateway.config.times.early_check_ms);
+        match self.awaiting.add(out, early, wait, Instant::now()) {
+            Some(result) => self.send(result).await,
+            None => Ok(()),
         }
-        self.awaited += pending.unacked.len();
-        if wait.is_zero() {
-            // The looks are first in, first out: behind others this one would not be answered at once.
-            self.early.push_front(pending);
-        } else {
-            self.early.push_back(pending);
-        }
-        Ok(())
     }
 
-    async fn hand(&self, recipients: &[u8], message: &Encoded) -> HandedOut {
-        let mut out = HandedOut { taken: Vec::with_capacity(recipients.len() / ID_LEN), ..HandedOut::default() };
+    async fn hand(&self, recipients: &[u8], message: &Encoded) -> Found {
+        let mut out = Found { taken: Vec::with_capacity(recipients.len() / ID_LEN), ..Found::default() };
         let (ids, _) = recipients.as_chunks::<ID_LEN>();
         for (turn, ids) in ids.chunks(AT_ONCE).enumerate() {
             if turn > 0 {
@@ -226,8 +202,8 @@ impl PushStream {
     }
 
     /// Who is here, without handing anything to them.
-    fn find(&self, recipients: &[u8]) -> HandedOut {
-        let mut out = HandedOut::default();
+    fn find(&self, recipients: &[u8]) -> Found {
+        let mut out = Found::default();
         let (ids, _) = recipients.as_chunks::<ID_LEN>();
         self.gateway.hub.find(ids.iter().map(user), |id, user| match user {
             Some(user) => out.taken.push(Arc::clone(user)),
@@ -236,53 +212,11 @@ impl PushStream {
         out
     }
 
-    /// When the next look at acks is due.
-    fn next_check(&self) -> Option<Instant> {
-        let early = self.early.front().map(|pending| pending.early);
-        let late = self.late.front().map(|pending| pending.due);
-        early.into_iter().chain(late).min()
-    }
-
-    /// Looks at the acks of every push that is due.
-    async fn check(&mut self, now: Instant) -> Result<(), Lost> {
-        while let Some(mut pending) = self.early.pop_front_if(|pending| now >= pending.early) {
-            self.drop_acked(&mut pending);
-            if pending.unacked.is_empty() || now >= pending.due {
-                self.answer(pending).await?;
-            } else {
-                self.late.push_back(pending);
-            }
-        }
-        while let Some(mut pending) = self.late.pop_front_if(|pending| now >= pending.due) {
-            self.drop_acked(&mut pending);
-            self.answer(pending).await?;
+    async fn send_all(&self, results: Vec<PushResult>) -> Result<(), Lost> {
+        for result in results {
+            self.send(result).await?;
         }
         Ok(())
-    }
-
-    /// Answers every push by what was acked until now.
-    async fn answer_all(mut self) -> Result<(), Lost> {
-        let pending: Vec<_> = self.late.drain(..).chain(self.early.drain(..)).collect();
-        for mut pending in pending {
-            self.drop_acked(&mut pending);
-            self.answer(pending).await?;
-        }
-        Ok(())
-    }
-
-    fn drop_acked(&mut self, pending: &mut Pending) {
-        let before = pending.unacked.len();
-        let hub = &self.gateway.hub;
-        pending.unacked.retain(|user| !hub.has_acked(user, pending.channel, pending.seq));
-        self.awaited -= before - pending.unacked.len();
-    }
-
-    async fn answer(&mut self, pending: Pending) -> Result<(), Lost> {
-        self.awaited -= pending.unacked.len();
-        let mut unacked = BytesMut::with_capacity(pending.unacked.len() * ID_LEN);
-        pending.unacked.iter().for_each(|user| unacked.extend_from_slice(user.id.as_bytes()));
-        let Pending { push_id, gone, slow, .. } = pending;
-        self.send(PushResult { push_id, stale_incarnation: false, gone, slow, unacked: unacked.freeze() }).await
     }
 
     async fn send(&self, result: PushResult) -> Result<(), Lost> {
@@ -293,8 +227,9 @@ impl PushStream {
     }
 }
 
+/// The recipients of a push, by what became of it.
 #[derive(Default)]
-struct HandedOut {
+struct Found {
     taken: Vec<Arc<User>>,
     gone: BytesMut,
     slow: BytesMut,
