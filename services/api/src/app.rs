@@ -1,68 +1,118 @@
 //! One api from its start to its end: what it is built of, and in which order it stops.
 
 use crate::{
-    Api, Config, Dependencies,
+    Api, Config, Dependencies, Failed,
     auth::OutsideUsers,
     claims::Claims,
     deliver::Deliverer,
     delivered::Delivered,
-    finish::{Finisher, OutboxTask},
+    delivery::Times,
+    finish::Finisher,
+    lanes::lanes,
     limits::Limits,
+    look_up::{LookUps, Pruner},
+    outbox::Outbox,
     push_stream::PushStreams,
+    resolve::Due,
     routes,
     send::FanOut,
+    takeover::{SharedSchedule, Takeover},
+    vital::Vital,
     writer::{Stored, WriterTask, writer},
 };
-use futures_util::{FutureExt as _, future::FusedFuture as _};
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinError};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use touchline_auth::Passwords;
 use touchline_mesh::Shutdown;
 use touchline_registry::{Directory, Placement};
 
 /// Committed messages between the writer and the fan-out.
 const FAN_OUT_QUEUE: usize = 1_024;
+/// How long the very end may take: letting rows go. Without it they expire.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// A built api, bound and not yet serving.
 pub struct App {
     api: Arc<Api>,
     listener: TcpListener,
     address: SocketAddr,
-    directory: Arc<Directory>,
-    streams: Arc<PushStreams>,
-    writer: WriterTask,
-    stored: mpsc::Receiver<Stored>,
-    fan_out: FanOut,
-    outbox: OutboxTask,
-    /// The life of requests and the writer: ends first, so that what they committed is still delivered.
-    serving: Shutdown,
-    /// The life of the fan-out and the push streams.
-    delivering: Shutdown,
+    claims: Arc<Claims>,
+    lives: Lives,
+    path: Path,
+    around: Around,
 }
 
-/// The writer panicked, so that nothing can be stored any more: the api has stopped, to be started anew.
-#[derive(Debug, thiserror::Error)]
-#[error("the writer failed")]
-pub struct WriterFailed(#[source] JoinError);
+/// The path of a message after its request, in its order.
+struct Path {
+    writer: WriterTask,
+    stored: mpsc::Receiver<Stored>,
+    takeover: Takeover,
+    lanes: Vec<mpsc::Receiver<Due>>,
+    fan_out: Arc<FanOut>,
+    outbox: Outbox,
+}
+
+/// What the path needs to be there.
+struct Around {
+    directory: Arc<Directory>,
+    look_ups: Arc<LookUps>,
+    pruner: Pruner,
+    streams: Arc<PushStreams>,
+}
+
+/// Whose tasks end together, in the order in which they end.
+#[derive(Clone)]
+struct Lives {
+    /// Requests, and taking messages over: end first, so that what they began is still delivered.
+    serving: Shutdown,
+    /// The writer.
+    writing: Shutdown,
+    /// The fan-out and the push streams.
+    delivering: Shutdown,
+    /// Acks on their way into the database.
+    acking: Shutdown,
+}
 
 /// Builds an api and binds its listener.
 ///
 /// # Errors
 /// When the address cannot be bound.
 pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App> {
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::from_environment();
     let Dependencies { storage, registry, access, refresh_life, tickets, identities } = dependencies;
     let listener = TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    let (serving, delivering) = (Shutdown::new(), Shutdown::new());
     let claims = Arc::<Claims>::default();
+    let delivered = Arc::<Delivered>::default();
+    let lives = Lives {
+        serving: Shutdown::new(),
+        writing: Shutdown::new(),
+        delivering: Shutdown::new(),
+        acking: Shutdown::new(),
+    };
+
     let directory = Arc::new(Directory::new(Arc::clone(&registry)));
-    let streams = Arc::new(PushStreams::new(delivering.clone()));
-    let ack_wait = Duration::from_millis(config.ack_wait_ms.into());
-    let second_look = Duration::from_millis(config.second_look_ms.into());
-    let deliverer = Arc::new(Deliverer::new(registry, Arc::clone(&directory), Arc::clone(&streams), ack_wait));
-    let (finisher, outbox) = Finisher::new(Arc::clone(&deliverer), storage.clone(), Arc::clone(&claims), second_look);
-    let (fan_out_queue, stored) = mpsc::channel(FAN_OUT_QUEUE);
-    let (writer, writer_task) = writer(storage.clone(), claims, config.max_members, config.writer_queue, fan_out_queue);
+    let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory));
+    let look_ups = Arc::new(look_ups);
+    let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), lives.delivering.clone()));
+    let times = Times {
+        ack_wait: Duration::from_millis(config.ack_wait_ms.into()),
+        patience: Finisher::PATIENCE,
+        second_look: Duration::from_millis(config.second_look_ms.into()),
+    };
+    let deliverer = Arc::new(Deliverer::new(Arc::clone(&look_ups), Arc::clone(&streams), times.ack_wait));
+
+    let (stored_in, stored) = mpsc::channel(FAN_OUT_QUEUE);
+    let (writer, writer_task) =
+        writer(storage.clone(), Arc::clone(&claims), config.max_members, config.writer_queue, stored_in);
+    let (lanes_in, lanes) = lanes();
+    let schedule = SharedSchedule::default();
+    let takeover = Takeover::new(storage.clone(), Arc::clone(&claims), schedule.clone(), lanes_in);
+    let (outbox, done) = Outbox::new(storage.clone(), Arc::clone(&claims));
+    let finisher = Finisher::new(Arc::clone(&deliverer), times, schedule, done);
+    let fan_out = Arc::new(FanOut::new(deliverer, finisher));
+
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
@@ -76,23 +126,12 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         identities,
         outside_users: OutsideUsers::default(),
         writer,
-        delivered: Arc::<Delivered>::default(),
-        shutdown: serving.clone(),
+        delivered,
+        shutdown: lives.serving.clone(),
     });
-    let fan_out = FanOut::new(deliverer, Arc::new(finisher));
-    Ok(App {
-        api,
-        listener,
-        address,
-        directory,
-        streams,
-        writer: writer_task,
-        stored,
-        fan_out,
-        outbox,
-        serving,
-        delivering,
-    })
+    let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
+    let around = Around { directory, look_ups, pruner, streams };
+    Ok(App { api, listener, address, claims, lives, path, around })
 }
 
 impl App {
@@ -101,84 +140,120 @@ impl App {
         self.address
     }
 
-    /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox.
+    /// Serves until `shutdown`, then finishes in the order of the path: requests, writer, pushes, outbox. What is not
+    /// finished in time is let go, for another api to take at once.
     ///
     /// # Errors
-    /// When it ended by itself, as softly, because the writer had panicked.
-    pub async fn run(self, shutdown: &Shutdown) -> Result<(), WriterFailed> {
-        let address = self.address;
-        let Self { api, listener, directory, streams, writer, stored, fan_out, outbox, serving, delivering, .. } = self;
+    /// When it ended by itself, as softly, because a task without which it cannot serve had panicked.
+    pub async fn run(self, shutdown: &Shutdown) -> Result<(), Failed> {
+        let Self { api, listener, address, claims, lives, path, around } = self;
         let patience = Duration::from_secs(api.config.stop_s.into());
-        let directory_task = {
-            let directory = Arc::clone(&directory);
-            delivering.spawn(async move { directory.refresh_forever().await })
-        };
-        let streams_task = delivering.spawn(streams.follow_forever(directory));
+        let vital = Vital::default();
+        around.start(&vital, &lives);
         let limits_task = {
             let api = Arc::clone(&api);
-            serving.spawn(async move { api.limits.sweep_forever().await })
+            lives.serving.spawn(async move { api.limits.sweep_forever().await })
         };
-        let (writer_life, acking) = (Shutdown::new(), Shutdown::new());
         let acks_task = {
-            let (api, life) = (Arc::clone(&api), acking.clone());
-            acking.spawn(async move { api.delivered.run(&api.storage, &life).await })
+            let (api, life) = (Arc::clone(&api), lives.acking.clone());
+            vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })
         };
-        let mut writer_task = {
-            let life = writer_life.clone();
-            writer_life.spawn(async move { writer.run(&life).await }).fuse()
-        };
-        delivering.spawn(fan_out.run(stored, delivering.clone()));
-        let outbox_task = {
-            let life = delivering.clone();
-            delivering.spawn(async move { outbox.run(&life).await })
-        };
+        let (writer_task, outbox_task) = path.start(&claims, &vital, &lives);
 
         let router = routes::router(Arc::clone(&api));
-        let (hard, late) = (shutdown.stopping_now(), serving.stopping());
-        let mut failed = None;
         tracing::info!(http = %address, "the api serves");
         let work = async {
             let stop_serving = async {
                 tokio::select! {
                     () = shutdown.stopping() => {}
-                    ended = &mut writer_task => failed = ended.err(),
+                    () = vital.failed() => {}
                 }
-                if let Some(error) = &failed {
-                    tracing::error!(%error, "the writer failed, nothing can be stored any more: this api stops");
-                }
-                serving.stop();
+                lives.serving.stop();
             };
-            tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &serving, patience));
+            tokio::join!(stop_serving, touchline_mesh::http::serve(listener, router, &lives.serving, patience));
             limits_task.abort();
             // No request is left to ask for more; what is queued is committed and handed on.
-            writer_life.stop();
-            if !writer_task.is_terminated() {
-                failed = (&mut writer_task).await.err();
-            }
-            // The writer is gone and so is its end of the fan-out: it runs dry, and with it the outbox task.
+            lives.writing.stop();
+            let _ = writer_task.await;
+            // The writer is gone and so is its end of the fan-out: it runs dry, and with it the outbox's task.
             let _ = outbox_task.await;
             // The last results brought the last acks.
-            acking.stop();
+            lives.acking.stop();
             let _ = acks_task.await;
         };
-        tokio::select! {
-            () = work => {}
-            () = hard => {}
-            () = async { late.await; tokio::time::sleep(patience * 2).await } => {
-                tracing::warn!("not everything was finished in time; the outbox keeps it");
+        let late = async {
+            lives.serving.stopping().await;
+            tokio::time::sleep(patience * 2).await;
+        };
+        let hard = tokio::select! {
+            () = work => false,
+            () = late => {
+                tracing::warn!("not everything was finished in time: it is let go");
+                false
             }
-        }
-        for task in [directory_task, streams_task] {
-            task.abort();
-        }
-        for life in [&serving, &writer_life, &delivering, &acking] {
-            life.stop_now();
-        }
-        for life in [&serving, &writer_life, &delivering, &acking] {
-            life.wait(Duration::ZERO).await;
+            () = shutdown.stopping_now() => true,
+        };
+        lives.end().await;
+        if !hard {
+            let_go(&api, &claims).await;
         }
         tracing::info!("the api has ended");
-        failed.map_or(Ok(()), |error| Err(WriterFailed(error)))
+        vital.first().map_or(Ok(()), Err)
+    }
+}
+
+impl Path {
+    /// Starts all of it; the tasks of the writer and of the outbox, by which one sees how far it has ended.
+    fn start(
+        self,
+        claims: &Arc<Claims>,
+        vital: &Vital,
+        lives: &Lives,
+    ) -> (JoinHandle<Option<()>>, JoinHandle<Option<()>>) {
+        let Self { writer, stored, takeover, lanes, fan_out, outbox } = self;
+        let Lives { serving, writing, delivering, .. } = lives;
+        let take_in = FanOut::take_in(stored, Arc::clone(claims), takeover.lanes());
+        vital.spawn(delivering, "fan-out", take_in);
+        for lane in lanes {
+            vital.spawn(delivering, "fan-out", Arc::clone(&fan_out).run(lane, delivering.clone()));
+        }
+        vital.spawn(serving, "takeover", takeover.run(serving.clone()));
+        let life = writing.clone();
+        let writer = vital.spawn(writing, "writer", async move { writer.run(&life).await });
+        let outbox = vital.spawn(delivering, "outbox", outbox.run());
+        (writer, outbox)
+    }
+}
+
+impl Around {
+    fn start(self, vital: &Vital, lives: &Lives) {
+        let Self { directory, look_ups, pruner, streams } = self;
+        let life = &lives.delivering;
+        vital.spawn(life, "directory", async move { directory.refresh_forever().await });
+        vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
+        vital.spawn(life, "registry's pruner", pruner.run());
+        vital.spawn(life, "push streams", streams.follow_forever());
+    }
+}
+
+impl Lives {
+    /// Ends every task where it stands.
+    async fn end(&self) {
+        let all = [&self.serving, &self.writing, &self.delivering, &self.acking];
+        all.iter().for_each(|life| life.stop_now());
+        for life in all {
+            life.wait(Duration::ZERO).await;
+        }
+    }
+}
+
+/// Lets every row go that this api still has, so that another one need not wait for the end of its claims.
+async fn let_go(api: &Api, claims: &Claims) {
+    match timeout(LETTING_GO, api.storage.release_all(&claims.owners())).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(rows)) => tracing::info!(rows, "handed over to the other apis"),
+        Ok(Err(error)) => tracing::warn!(%error, "rows were not let go: they expire"),
+        Err(_) => tracing::warn!("rows were not let go in time: they expire"),
     }
 }
 
@@ -214,7 +289,7 @@ mod tests {
         let (address, writer) = (app.http_address(), app.api.writer.clone());
         let ended = async { tokio::join!(app.run(&shutdown), writer.panic()).0 };
         let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends by itself");
-        assert!(ended.expect_err("the writer failed").0.is_panic());
+        assert_eq!(ended.expect_err("the writer failed").task, "writer");
         assert!(!shutdown.is_stopping(), "nobody asked for it");
         assert!(TcpListener::bind(address).await.is_ok(), "it serves no more");
     }

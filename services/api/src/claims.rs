@@ -1,22 +1,29 @@
-//! The names under which this api claims outbox rows.
+//! What this api says of the outbox rows it works on: under which names it claims them, and which it lets go.
 //!
 //! A commit without an answer may have left rows that nobody here works on. Renewing them with all the others would
 //! keep them from every other api for as long as this one lives. So the name is changed after such a commit, and the
 //! old one is renewed only for as long as the fan-outs that it began rightly can last.
+//!
+//! Whoever works on a message holds its [`Claim`]. One that is dropped before its message is settled (a panic, a
+//! refusal of the database, a hand-over) is let go, for any api to take.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
+use touchline_ids::{ChannelId, Seq};
 use uuid::Uuid;
 
 /// Longer than a fan-out takes: two waits for results and the second look between them.
 const FAN_OUT_LIFE: Duration = Duration::from_secs(30);
 
-/// This api's present name as an owner of outbox rows, and the former ones.
+/// This api's present name as an owner of outbox rows, and the former ones; and the rows it lets go.
 pub struct Claims {
     names: Mutex<Names>,
+    /// At most as many as there are messages under way.
+    let_go: Mutex<Vec<(ChannelId, Seq)>>,
+    some_let_go: Notify,
 }
 
 struct Names {
@@ -25,36 +32,84 @@ struct Names {
     former: Vec<(Uuid, Instant)>,
 }
 
+/// One message's outbox row, in the hands of whoever works on it.
+pub struct Claim {
+    claims: Arc<Claims>,
+    row: (ChannelId, Seq),
+    settled: bool,
+}
+
 impl Default for Claims {
     fn default() -> Self {
-        Self { names: Mutex::new(Names { present: Uuid::now_v7(), former: Vec::new() }) }
+        Self {
+            names: Mutex::new(Names { present: Uuid::now_v7(), former: Vec::new() }),
+            let_go: Mutex::default(),
+            some_let_go: Notify::new(),
+        }
     }
 }
 
 impl Claims {
-    /// The owner of rows to be written.
+    /// The owner of rows to be written or taken.
     pub fn owner(&self) -> Uuid {
-        self.lock().present
+        lock(&self.names).present
     }
 
-    /// Rows may have been written that nobody works on: the next ones get another owner.
+    /// Rows may have been written or taken that nobody works on: the next ones get another owner.
     pub fn doubt(&self) {
-        let mut names = self.lock();
+        let mut names = lock(&self.names);
         let former = std::mem::replace(&mut names.present, Uuid::now_v7());
         names.former.push((former, Instant::now() + FAN_OUT_LIFE));
     }
 
     /// Every owner whose claims are to be renewed.
     pub fn owners(&self) -> Vec<Uuid> {
-        let mut names = self.lock();
+        let mut names = lock(&self.names);
         let now = Instant::now();
         names.former.retain(|(_, until)| now < *until);
         names.former.iter().map(|(owner, _)| *owner).chain([names.present]).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The claim on a row that one of the owners has.
+    pub fn hold(self: &Arc<Self>, row: (ChannelId, Seq)) -> Claim {
+        Claim { claims: Arc::clone(self), row, settled: false }
     }
+
+    /// Waits for rows to let go, and takes them.
+    pub async fn let_go(&self) -> Vec<(ChannelId, Seq)> {
+        loop {
+            let some = std::mem::take(&mut *lock(&self.let_go));
+            if !some.is_empty() {
+                return some;
+            }
+            self.some_let_go.notified().await;
+        }
+    }
+}
+
+impl Claim {
+    /// Which row.
+    pub fn row(&self) -> (ChannelId, Seq) {
+        self.row
+    }
+
+    /// The message is finished and its row gone.
+    pub fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            lock(&self.claims.let_go).push(self.row);
+            self.claims.some_let_go.notify_one();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -72,5 +127,22 @@ mod tests {
         assert_eq!(claims.owners(), [before, after]);
         tokio::time::advance(FAN_OUT_LIFE).await;
         assert_eq!(claims.owners(), [after]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_works_on_any_more_is_let_go_and_what_is_settled_is_not() {
+        let claims = Arc::<Claims>::default();
+        let channel = ChannelId::new();
+        let [one, two, three] = [1, 2, 3].map(|seq| claims.hold((channel, Seq(seq))));
+        two.settle();
+        drop(one);
+        let waits = claims.let_go().await;
+        assert_eq!(waits, [(channel, Seq(1))]);
+        let panics = std::panic::AssertUnwindSafe(move || {
+            let _claim = three;
+            panic!("as a bug would");
+        });
+        std::panic::catch_unwind(panics).unwrap_err();
+        assert_eq!(claims.let_go().await, [(channel, Seq(3))]);
     }
 }

@@ -31,6 +31,9 @@ pub struct Times {
     pub second_look: Duration,
 }
 
+/// Some of the members, by their positions among them, ascending.
+pub type Users = Arc<[u32]>;
+
 /// Names a push of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PushId(usize);
@@ -49,8 +52,8 @@ pub enum Ask {
 pub struct Holder {
     /// Which life of it.
     pub gateway: IncarnationId,
-    /// Their positions among the members, ascending.
-    pub users: Arc<[u32]>,
+    /// Whom.
+    pub users: Users,
 }
 
 /// A push to make.
@@ -60,8 +63,8 @@ pub struct Push {
     pub id: PushId,
     /// To which gateway.
     pub gateway: IncarnationId,
-    /// For whom: positions among the members, ascending.
-    pub users: Arc<[u32]>,
+    /// For whom.
+    pub users: Users,
     /// What to do.
     pub ask: Ask,
 }
@@ -108,7 +111,7 @@ pub struct Delivery {
 
 struct UnderWay {
     gateway: IncarnationId,
-    users: Arc<[u32]>,
+    users: Users,
     due: Instant,
     outcome: Outcome,
 }
@@ -247,7 +250,7 @@ impl Delivery {
         }
     }
 
-    fn push(&mut self, gateway: IncarnationId, users: Arc<[u32]>, ask: Ask, now: Instant) -> Push {
+    fn push(&mut self, gateway: IncarnationId, users: Users, ask: Ask, now: Instant) -> Push {
         let wait = match ask {
             Ask::Show => self.times.ack_wait,
             Ask::Acked => Duration::ZERO,
@@ -258,13 +261,13 @@ impl Delivery {
     }
 
     /// Those of a holder's users for whom it has not been given the message.
-    fn not_pushed(&self, holder: &Holder) -> Option<Arc<[u32]>> {
+    fn not_pushed(&self, holder: &Holder) -> Option<Users> {
         let fresh = |position: &u32| !self.at(holder.gateway).any(|push| has(&push.users, *position));
         some(holder.users.iter().copied().filter(fresh).collect())
     }
 
     /// For the second look: to whom of a holder's users it shows the message, and of whom it says whether they acked.
-    fn not_acked(&self, holder: &Holder) -> (Option<Arc<[u32]>>, Option<Arc<[u32]>>) {
+    fn not_acked(&self, holder: &Holder) -> (Option<Users>, Option<Users>) {
         let (mut shown, mut asked) = (Vec::new(), Vec::new());
         for position in holder.users.iter().copied() {
             let mut silent = false;
@@ -294,7 +297,7 @@ fn has(ascending: &[u32], position: u32) -> bool {
     ascending.binary_search(&position).is_ok()
 }
 
-fn some(positions: Vec<u32>) -> Option<Arc<[u32]>> {
+fn some(positions: Vec<u32>) -> Option<Users> {
     (!positions.is_empty()).then(|| positions.into())
 }
 

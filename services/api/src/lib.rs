@@ -15,34 +15,44 @@ mod delivered;
 mod delivery;
 mod error;
 mod extract;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod finish;
 mod history;
+mod lanes;
 pub mod limits;
 mod logins;
+mod look_up;
 mod members;
 mod name;
+mod outbox;
+mod owed;
 mod push_stream;
 mod reached;
 mod resolve;
 mod routes;
 mod send;
 mod sync;
+mod takeover;
 mod trace;
 mod users;
+mod vital;
 mod writer;
 
-pub use app::{App, WriterFailed, build};
+pub use app::{App, build};
 pub use config::Config;
 pub use routes::openapi;
+pub use vital::Failed;
 
 /// The rules of the fan-out, for the simulator to drive without I/O.
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use crate::{
-        claims::Claims,
+        claims::{Claim, Claims},
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
         reached::Reached,
-        resolve::{Group, resolve},
+        resolve::{Due, Group, resolve},
+        takeover::Schedule,
         writer::Stored,
     };
 }

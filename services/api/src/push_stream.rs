@@ -1,71 +1,98 @@
-//! One long-lived `PushService` stream to every live gateway incarnation.
+//! The `PushService` streams: one to every live gateway incarnation.
 
+mod exchange;
+
+use crate::{delivered::Delivered, delivery::Loss, owed::Owed};
+use exchange::{Ended, exchange};
 use std::{
     collections::HashMap,
+    error::Error as _,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
 use touchline_ids::IncarnationId;
 use touchline_mesh::{Shutdown, client};
-use touchline_proto::push::{
-    PushAnswer, PushRequest, PushResult, push_answer::Answer, push_service_client::PushServiceClient,
-};
+use touchline_proto::push::{PushAnswer, PushRequest, PushResult, push_service_client::PushServiceClient};
 use touchline_registry::{Directory, Lease, View};
 
 /// Pushes waiting for one gateway's stream. More means that the gateway does not keep up: they count as not reached.
 const QUEUE: usize = 1_024;
 /// Pushes handed to the transport but not yet written.
 const IN_TRANSPORT: usize = 64;
-/// Largest result of one push: every recipient named.
-const RESULT_LIMIT: usize = 1024 * 1024;
+/// Largest message of a gateway: a result that names every recipient, or 10,000 acks.
+const ANSWER_LIMIT: usize = 1024 * 1024;
 /// How often the streams are held against the live gateways.
 const FOLLOW: Duration = Duration::from_secs(1);
+/// How long a gateway may take to answer the opening of a stream.
+const OPENING: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
-/// A push on its way: resolves with the gateway's result, or with an error when the stream broke, was full or the
-/// gateway is gone. An error means that nobody is known to have got it.
-pub type PendingResult = oneshot::Receiver<PushResult>;
+/// A push on its way: resolves with the gateway's result, or with why there will be none. Also when its sender is
+/// dropped: then the stream broke.
+pub type PendingResult = oneshot::Receiver<Result<PushResult, Loss>>;
 
 struct Push {
     request: PushRequest,
-    reply: oneshot::Sender<PushResult>,
+    reply: oneshot::Sender<Result<PushResult, Loss>>,
 }
 
 /// The streams to all gateways.
 pub struct PushStreams {
-    streams: Mutex<HashMap<IncarnationId, mpsc::Sender<Push>>>,
+    streams: Mutex<HashMap<IncarnationId, Stream>>,
+    directory: Arc<Directory>,
+    delivered: Arc<Delivered>,
     life: Shutdown,
 }
 
+struct Stream {
+    queue: mpsc::Sender<Push>,
+    owed: Arc<Owed>,
+}
+
 impl PushStreams {
-    /// No streams yet; their tasks belong to `life`.
-    pub fn new(life: Shutdown) -> Self {
-        Self { streams: Mutex::default(), life }
+    /// No streams yet; their tasks belong to `life`. Healthy ones vouch for their gateways in the directory, and the
+    /// acks that gateways tell of go to `delivered`.
+    pub fn new(directory: Arc<Directory>, delivered: Arc<Delivered>, life: Shutdown) -> Self {
+        Self { streams: Mutex::default(), directory, delivered, life }
     }
 
     /// Hands one push to the gateway's stream, opening it when there is none. Never waits. Pushes handed over one
     /// after another arrive in that order.
-    pub fn push(&self, gateway: &Lease, request: PushRequest) -> PendingResult {
+    pub fn push(&self, gateway: &Arc<Lease>, request: PushRequest) -> PendingResult {
         let (reply, result) = oneshot::channel();
-        let queue = self.stream_to(gateway);
-        if queue.try_send(Push { request, reply }).is_err() {
+        let (queue, owed) = self.stream_to(gateway);
+        if let Err(refused) = queue.try_send(Push { request, reply }) {
+            let (mpsc::error::TrySendError::Full(push) | mpsc::error::TrySendError::Closed(push)) = refused;
             tracing::warn!(gateway.id = %gateway.gateway, gateway.incarnation = %gateway.incarnation, "push queue full");
+            owed.add(&push.request.recipients);
         }
         result
     }
 
+    /// A push that was not even tried.
+    pub fn refused() -> PendingResult {
+        oneshot::channel().1
+    }
+
     /// Keeps one stream open to every live gateway, so that the first push to it waits for no handshake.
-    pub async fn follow_forever(self: Arc<Self>, directory: Arc<Directory>) {
+    pub async fn follow_forever(self: Arc<Self>) {
         let mut tick = tokio::time::interval(FOLLOW);
         loop {
             tick.tick().await;
-            self.follow(&directory.view());
+            self.follow(&self.directory.view());
         }
     }
 
+    /// A stream to a gateway that is no longer live gets no more pushes; what is under way on it is still awaited. One
+    /// that is healthy never gets here: it vouches for its gateway.
     fn follow(&self, live: &View) {
         self.lock().retain(|incarnation, _| live.get(*incarnation).is_some());
         for lease in live.leases() {
@@ -73,124 +100,161 @@ impl PushStreams {
         }
     }
 
-    fn stream_to(&self, gateway: &Lease) -> mpsc::Sender<Push> {
+    fn stream_to(&self, gateway: &Arc<Lease>) -> (mpsc::Sender<Push>, Arc<Owed>) {
         let mut streams = self.lock();
-        if let Some(queue) = streams.get(&gateway.incarnation) {
-            return queue.clone();
-        }
-        let (queue, pushes) = mpsc::channel(QUEUE);
-        streams.insert(gateway.incarnation, queue.clone());
-        let gateway = gateway.clone();
-        self.life.spawn(async move { keep_open(gateway, pushes).await });
-        queue
+        let stream = streams.entry(gateway.incarnation).or_insert_with(|| {
+            let (queue, pushes) = mpsc::channel(QUEUE);
+            let owed = Arc::<Owed>::default();
+            let line = Line {
+                gateway: Arc::clone(gateway),
+                directory: Arc::clone(&self.directory),
+                delivered: Arc::clone(&self.delivered),
+                owed: Arc::clone(&owed),
+                vouched: false,
+            };
+            self.life.spawn(async move { line.keep_open(pushes).await });
+            Stream { queue, owed }
+        });
+        (stream.queue.clone(), Arc::clone(&stream.owed))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IncarnationId, mpsc::Sender<Push>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IncarnationId, Stream>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps a stream to one incarnation until nobody holds its queue any more.
-async fn keep_open(gateway: Lease, mut pushes: mpsc::Receiver<Push>) {
-    let channel = match client::stream_channel(&gateway.grpc_url) {
-        Ok(channel) => channel,
-        Err(error) => {
-            tracing::error!(gateway.id = %gateway.gateway, %error, "gateway registered an address that is none");
-            return;
-        }
-    };
-    let mut client = PushServiceClient::new(channel).max_decoding_message_size(RESULT_LIMIT);
-    let mut retry = FIRST_RETRY;
-    loop {
-        let (outbound, requests) = mpsc::channel(IN_TRANSPORT);
-        match client.push(ReceiverStream::new(requests)).await {
-            Ok(response) => {
-                tracing::info!(gateway.id = %gateway.gateway, gateway.incarnation = %gateway.incarnation, "push stream open");
-                retry = FIRST_RETRY;
-                match exchange(&mut pushes, &outbound, response.into_inner()).await {
-                    Ended::Unwanted => return,
-                    Ended::Broken(error) => {
-                        tracing::warn!(gateway.id = %gateway.gateway, error, "push stream broke");
-                    }
-                }
-            }
-            Err(status) => {
-                let (code, error) = (status.code(), status.message());
-                // A gateway that died is dialled until its lease ends; saying so once is enough.
-                if retry == FIRST_RETRY {
-                    tracing::warn!(gateway.id = %gateway.gateway, gateway.grpc = gateway.grpc_url, rpc.code = ?code, error, "push stream not opened, trying on");
-                } else {
-                    tracing::debug!(gateway.id = %gateway.gateway, rpc.code = ?code, error, "push stream not opened");
-                }
-            }
-        }
-        if !refuse_for(retry, &mut pushes).await {
-            return;
-        }
-        retry = (retry * 2).min(LAST_RETRY);
-    }
+/// The task's side of a stream.
+struct Line {
+    gateway: Arc<Lease>,
+    directory: Arc<Directory>,
+    delivered: Arc<Delivered>,
+    owed: Arc<Owed>,
+    vouched: bool,
 }
 
-enum Ended {
-    /// The gateway is no longer live, or we stop.
-    Unwanted,
-    /// The transport failed, or the gateway ended the stream.
-    Broken(String),
-}
+type Inbound = Streaming<PushAnswer>;
 
-/// Writes pushes and reads results until either side ends. Pushes without a result are dropped with the pending map,
-/// which tells their senders at once.
-async fn exchange(
-    pushes: &mut mpsc::Receiver<Push>,
-    outbound: &mpsc::Sender<PushRequest>,
-    mut inbound: tonic::Streaming<PushAnswer>,
-) -> Ended {
-    let mut pending: HashMap<u64, oneshot::Sender<PushResult>> = HashMap::new();
-    let mut last_id = 0;
-    loop {
-        // Both halves are cancel-safe: an unused permit goes back, an unreceived push stays queued.
-        let next = async {
-            let permit = outbound.reserve().await.ok()?;
-            Some((permit, pushes.recv().await))
+impl Line {
+    /// Keeps a stream to one incarnation until nobody holds its queue any more.
+    async fn keep_open(mut self, mut pushes: mpsc::Receiver<Push>) {
+        let channel = match client::stream_channel(&self.gateway.grpc_url) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::error!(gateway.id = %self.gateway.gateway, %error, "gateway registered an address that is none");
+                return;
+            }
         };
-        tokio::select! {
-            answer = inbound.message() => match answer {
-                Ok(Some(PushAnswer { answer: Some(Answer::Result(result)) })) => {
-                    if let Some(reply) = pending.remove(&result.push_id) {
-                        // Whoever asked may have given up waiting.
-                        let _ = reply.send(result);
+        let mut client = PushServiceClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
+        let (mut retry, mut failed) = (FIRST_RETRY, None);
+        loop {
+            match self.open(&mut client, failed, &mut pushes).await {
+                Some(Ok((outbound, inbound))) => {
+                    tracing::info!(gateway.id = %self.gateway.gateway, gateway.incarnation = %self.gateway.incarnation, "push stream open");
+                    let opened = Instant::now();
+                    self.vouch(true);
+                    let ended = exchange(&mut self, &mut pushes, &outbound, inbound).await;
+                    self.vouch(false);
+                    let Ended::Broken(error) = ended else { return };
+                    tracing::warn!(gateway.id = %self.gateway.gateway, error, "push stream broke");
+                    failed = None;
+                    retry = FIRST_RETRY;
+                    // Most likely it can be opened again at once. One that breaks again and again must wait.
+                    if opened.elapsed() >= LAST_RETRY {
+                        continue;
                     }
                 }
-                // What a newer gateway says besides.
-                Ok(Some(_)) => {}
-                Ok(None) => return Ended::Broken("ended by the gateway".to_owned()),
-                Err(status) => return Ended::Broken(status.message().to_owned()),
-            },
-            next = next => match next {
-                Some((permit, Some(Push { mut request, reply }))) => {
-                    last_id += 1;
-                    request.push_id = last_id;
-                    pending.insert(last_id, reply);
-                    permit.send(request);
+                Some(Err(loss)) => {
+                    // A gateway that died is dialled until its lease ends; saying so once is enough.
+                    if failed.replace(loss).is_none() {
+                        tracing::warn!(gateway.id = %self.gateway.gateway, gateway.grpc = self.gateway.grpc_url, ?loss, "push stream not opened, trying on");
+                    }
                 }
-                Some((_, None)) => return Ended::Unwanted,
-                None => return Ended::Broken("the transport stopped reading".to_owned()),
-            },
+                None => return,
+            }
+            let wait = tokio::time::sleep(retry);
+            if self.refusing(failed.unwrap_or(Loss::Broken), &mut pushes, wait).await.is_none() {
+                return;
+            }
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Dials. After a failure, pushes that come meanwhile are refused: they must not wait longer than a second look
+    /// takes. `None` when the stream is no longer wanted.
+    async fn open(
+        &self,
+        client: &mut PushServiceClient<Channel>,
+        failed: Option<Loss>,
+        pushes: &mut mpsc::Receiver<Push>,
+    ) -> Option<Result<(mpsc::Sender<PushRequest>, Inbound), Loss>> {
+        let (outbound, requests) = mpsc::channel(IN_TRANSPORT);
+        let opening = timeout(OPENING, client.push(ReceiverStream::new(requests)));
+        let opened = match failed {
+            Some(loss) => self.refusing(loss, pushes, opening).await?,
+            None => opening.await,
+        };
+        Some(match opened {
+            Ok(Ok(response)) => Ok((outbound, response.into_inner())),
+            Ok(Err(status)) => Err(loss_of(&status)),
+            // The kernel takes connections for a process that hangs.
+            Err(_) => Err(Loss::Unreachable),
+        })
+    }
+
+    /// Waits and refuses what comes meanwhile. `None` when the stream is no longer wanted.
+    async fn refusing<T>(
+        &self,
+        loss: Loss,
+        pushes: &mut mpsc::Receiver<Push>,
+        until: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut until = std::pin::pin!(until);
+        loop {
+            tokio::select! {
+                done = &mut until => return Some(done),
+                push = pushes.recv() => {
+                    let Push { request, reply } = push?;
+                    self.owed.add(&request.recipients);
+                    let _ = reply.send(Err(loss));
+                }
+            }
+        }
+    }
+
+    /// Says in the directory whether this gateway is seen alive from here.
+    fn vouch(&mut self, healthy: bool) {
+        if self.vouched == healthy {
+            return;
+        }
+        self.vouched = healthy;
+        if healthy {
+            self.directory.vouch(Arc::clone(&self.gateway));
+        } else {
+            self.directory.unvouch(self.gateway.incarnation);
         }
     }
 }
 
-/// Waits `delay` before the next try and refuses what comes meanwhile: a push must not wait longer than a second look
-/// takes. False when the stream is no longer wanted.
-async fn refuse_for(delay: Duration, pushes: &mut mpsc::Receiver<Push>) -> bool {
-    let mut delay = std::pin::pin!(tokio::time::sleep(delay));
-    loop {
-        tokio::select! {
-            () = &mut delay => return true,
-            push = pushes.recv() => match push {
-                Some(push) => drop(push),
-                None => return false,
-            },
-        }
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.vouch(false);
     }
+}
+
+/// A gateway that refuses is gone, or goes: its clients are or will be elsewhere. One that cannot be reached may be
+/// well for others.
+fn loss_of(status: &Status) -> Loss {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    Loss::Broken
+                }
+                _ => Loss::Unreachable,
+            };
+        }
+        cause = error.source();
+    }
+    Loss::Broken
 }

@@ -4,7 +4,7 @@ use crate::{
     Api, channels, connect,
     error::Error,
     extract::{BODY_LIMIT, URL_LIMIT},
-    history, limits, logins, members, send, sync, trace, users,
+    history, limits, logins, members, send, sync, trace, users, vital,
 };
 use axum::{
     Router,
@@ -123,8 +123,12 @@ async fn bound(request: Request, next: Next) -> Response {
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::Internal(format!("panic: {}", message.unwrap_or("no message"))).into_response()
+    // The connection's task ends with it, and the connection with that.
+    #[cfg(feature = "failpoints")]
+    if panic.is::<crate::failpoints::Cut>() {
+        std::panic::resume_unwind(panic);
+    }
+    Error::Internal(format!("panic: {}", vital::what(panic.as_ref()))).into_response()
 }
 
 /// Ready means: the database answers. Not the registry: without it sends go on, as broadcasts, and taking every api out

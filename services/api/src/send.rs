@@ -6,13 +6,16 @@
 use crate::{
     Api,
     auth::Caller,
+    claims::Claims,
     clock,
     deliver::Deliverer,
     error::{Error, Problem},
     extract::{Json, Path},
-    finish::Finisher,
-    resolve::{Group, resolve},
+    finish::{Finisher, UnderWay},
+    lanes::Lanes,
+    resolve::{Due, Group, resolve},
     trace::Traceparent,
+    vital,
     writer::{Receipt, Stored},
 };
 use aws_lc_rs::digest;
@@ -20,7 +23,10 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 use tokio::sync::{Semaphore, mpsc};
 use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq};
 use touchline_mesh::Shutdown;
@@ -77,6 +83,7 @@ pub async fn send(
     api.limits.check_send(caller.user)?;
     let message = new_message(channel_id, &caller, send)?;
     let receipt = api.writer.send(message, trace.0).await?;
+    fail::fail_point!("before_response", |_| std::panic::resume_unwind(Box::new(crate::failpoints::Cut)));
     let Receipt { seq, message_id, created_at_ms, duplicate } = receipt;
     let status = if duplicate { StatusCode::OK } else { StatusCode::CREATED };
     let created_at = clock::rfc3339(created_at_ms);
@@ -126,11 +133,6 @@ impl Stored {
     }
 }
 
-/// Tasks that route and push. A channel always has the same one, so its messages keep their order, and a channel of
-/// 10,000 members does not stand in everybody's way.
-const LANES: usize = 4;
-/// Committed messages waiting in one lane.
-const LANE_QUEUE: usize = 1_024;
 /// Most messages that share one look-up.
 const LANE_BATCH: usize = 256;
 /// Bytes under way in all messages together; more holds the writer back.
@@ -143,38 +145,29 @@ const RECIPIENT_COST: usize = 24;
 /// Everything after the commit.
 pub struct FanOut {
     deliverer: Arc<Deliverer>,
-    finisher: Arc<Finisher>,
+    finisher: Finisher,
     room: Arc<Semaphore>,
 }
 
 impl FanOut {
     /// A fan-out that delivers and finishes by these.
-    pub fn new(deliverer: Arc<Deliverer>, finisher: Arc<Finisher>) -> Self {
+    pub fn new(deliverer: Arc<Deliverer>, finisher: Finisher) -> Self {
         Self { deliverer, finisher, room: Arc::new(Semaphore::new(UNDER_WAY as usize)) }
     }
 
-    /// Works until `stored` ends and everything in it is handed to the gateways; finishing goes on in `life`.
-    pub async fn run(self, mut stored: mpsc::Receiver<Stored>, life: Shutdown) {
-        let this = Arc::new(self);
-        let lanes: Vec<_> = (0..LANES)
-            .map(|_| {
-                let (lane, messages) = mpsc::channel(LANE_QUEUE);
-                life.spawn(Arc::clone(&this).lane(messages, life.clone()));
-                lane
-            })
-            .collect();
-        while let Some(message) = stored.recv().await {
-            let lane = usize::from(message.entry.channel_id.as_bytes()[15]) % LANES;
-            if lanes[lane].send(message).await.is_err() {
-                return; // A hard stop: the outbox row stays.
-            }
+    /// What was just committed goes into the lanes, until `stored` ends.
+    pub async fn take_in(mut stored: mpsc::Receiver<Stored>, claims: Arc<Claims>, lanes: Lanes) {
+        while let Some(stored) = stored.recv().await {
+            let claim = claims.hold((stored.entry.channel_id, stored.entry.seq));
+            lanes.send(Due { stored, attempt: 1, claim, turn: None }).await;
         }
     }
 
-    /// A burst shares its look-ups: while one is routed the next ones collect.
-    async fn lane(self: Arc<Self>, mut messages: mpsc::Receiver<Stored>, life: Shutdown) {
+    /// One lane, until nobody can send into it. A burst shares its look-ups: while one is routed the next ones
+    /// collect. Finishing goes on in `life`.
+    pub async fn run(self: Arc<Self>, mut lane: mpsc::Receiver<Due>, life: Shutdown) {
         let mut burst = Vec::with_capacity(LANE_BATCH);
-        while messages.recv_many(&mut burst, LANE_BATCH).await > 0 {
+        while lane.recv_many(&mut burst, LANE_BATCH).await > 0 {
             for group in resolve(burst.drain(..)) {
                 self.deliver(group, &life).await;
             }
@@ -183,11 +176,20 @@ impl FanOut {
 
     async fn deliver(self: &Arc<Self>, group: Group, life: &Shutdown) {
         let targets = self.deliverer.route(&group.members.users).await;
-        for message in group.messages {
-            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(message.cost()).await else { return };
-            let pushes = self.deliverer.push(&message, &targets);
+        for due in group.messages {
+            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(due.stored.cost()).await else { return };
+            // One message that makes us panic must not take the others along; its row is let go and tried again.
+            let push = AssertUnwindSafe(|| UnderWay::begin(due, &targets, &self.finisher, room));
+            let message = match catch_unwind(push) {
+                Ok(message) => message,
+                Err(panic) => {
+                    tracing::error!(panic = vital::what(panic.as_ref()), "a message could not be pushed");
+                    continue;
+                }
+            };
+            fail::fail_point!("after_push", |_| std::process::abort());
             let this = Arc::clone(self);
-            life.spawn(async move { this.finisher.finish(message, pushes, room).await });
+            life.spawn(async move { this.finisher.finish(message).await });
         }
     }
 }

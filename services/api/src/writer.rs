@@ -34,7 +34,6 @@ pub struct Receipt {
 }
 
 /// A committed entry on its way to its recipients.
-#[derive(Clone)]
 pub struct Stored {
     /// The entry.
     pub entry: Entry,
@@ -190,6 +189,7 @@ impl WriterTask {
             sends.into_iter().map(|(message, traceparent, reply)| (message, (traceparent, reply))).unzip();
         let batch = self.storage.append(messages.clone(), self.claims.owner(), &mut self.members).await;
         self.note(&batch);
+        fail::fail_point!("after_commit", batch.is_ok(), |_| std::process::abort());
         let stored: Vec<_> = match batch {
             Ok(appended) => {
                 let answers = appended.into_iter().zip(waiting);

@@ -1,6 +1,7 @@
 //! The statements that every [`Registry`] is held to. [`contract_tests!`](crate::contract_tests) makes one test of
 //! each, for a function that makes a [`Fixture`].
 
+pub use crate::faulty::{Call, Fault, FaultyRegistry};
 use crate::{Directory, GatewayState, Lease, Registered, Registration, Registry, Renewal, Route};
 use std::{collections::HashSet, sync::Arc};
 use touchline_ids::{ConnectionNumber, GatewayId, IncarnationId, UserId};

@@ -15,11 +15,20 @@ const REFRESH: Duration = Duration::from_secs(1);
 const EARLY_REFRESH: Duration = Duration::from_millis(100);
 /// Incarnations remembered as absent; beyond, all are forgotten, which costs one refresh each.
 const ABSENT_MAX: usize = 10_000;
+/// How long an incarnation must have been absent before its routes may be removed: longer than any outage in which a
+/// gateway lives on unseen, and if one does it registers its sessions again.
+const LAPSE: Duration = Duration::from_secs(60);
+/// How long a gateway whose lease is back may take to register all of its sessions again.
+const REGISTERING: Duration = Duration::from_secs(10);
 
-/// The live gateways at one moment.
+/// The live gateways at one moment: those with a live lease, and those that somebody vouches for.
 #[derive(Debug, Default)]
 pub struct View {
     leases: HashMap<IncarnationId, Arc<Lease>>,
+    /// Those of them without a live lease: what their lease said may be out of date.
+    unlisted: HashSet<IncarnationId>,
+    /// Those of them whose routes may be missing.
+    unsure: HashSet<IncarnationId>,
 }
 
 impl View {
@@ -32,11 +41,25 @@ impl View {
     pub fn leases(&self) -> impl Iterator<Item = &Arc<Lease>> {
         self.leases.values()
     }
+
+    /// Gateways that live and had no lease now or lately: the registry may have lost their routes with it, so a look-up
+    /// that does not name them says nothing about them.
+    pub fn unsure(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        self.unsure.iter().filter_map(|incarnation| self.leases.get(incarnation))
+    }
+
+    /// Where new sessions may go, in no order: gateways with a live lease, which take some; when there is none at all,
+    /// because the registry lost them, whoever lives.
+    pub fn open_to_sessions(&self) -> impl Iterator<Item = &Arc<Lease>> {
+        let nobody_is_listed = self.unlisted.len() == self.leases.len();
+        self.leases.values().filter(move |lease| nobody_is_listed || !self.unlisted.contains(&lease.incarnation))
+    }
 }
 
 impl FromIterator<Lease> for View {
     fn from_iter<I: IntoIterator<Item = Lease>>(leases: I) -> Self {
-        Self { leases: leases.into_iter().map(|lease| (lease.incarnation, Arc::new(lease))).collect() }
+        let leases = leases.into_iter().map(|lease| (lease.incarnation, Arc::new(lease))).collect();
+        Self { leases, ..Self::default() }
     }
 }
 
@@ -56,22 +79,81 @@ pub struct Groups {
     pub live: Vec<Group>,
     /// Routes left out because their incarnation is dead.
     pub dead: usize,
+    /// Those of them whose incarnation has been dead for a minute: they may be pruned.
+    pub lapsed: Vec<Route>,
 }
 
 /// Keeps a [`View`] fresh. While the registry is away the last view stays.
 pub struct Directory {
     registry: Arc<dyn Registry>,
     view: RwLock<Arc<View>>,
-    /// Seen in routes and not alive at a refresh after that: they ask for no further early refresh.
-    absent: RwLock<HashSet<IncarnationId>>,
+    sources: std::sync::Mutex<Sources>,
+    /// Seen in routes and not alive at a refresh after that, and since when: they ask for no further early refresh.
+    absent: RwLock<HashMap<IncarnationId, Instant>>,
     /// Held while refreshing; when the last refresh began, if it brought a view.
     refreshed: Mutex<Option<Instant>>,
+}
+
+/// What a view is made of.
+#[derive(Default)]
+struct Sources {
+    leased: HashMap<IncarnationId, Arc<Lease>>,
+    vouched: HashMap<IncarnationId, Arc<Lease>>,
+    /// Until when the routes of gateways that lived without a lease are not to be relied on.
+    unsure: HashMap<IncarnationId, Instant>,
+}
+
+impl Sources {
+    fn view(&mut self, now: Instant) -> View {
+        let Self { leased, vouched, unsure } = self;
+        let (mut leases, mut unlisted) = (leased.clone(), HashSet::new());
+        for (incarnation, lease) in vouched {
+            leases.entry(*incarnation).or_insert_with(|| {
+                unlisted.insert(*incarnation);
+                Arc::clone(lease)
+            });
+        }
+        unsure.retain(|incarnation, until| now < *until && leases.contains_key(incarnation));
+        unsure.extend(unlisted.iter().map(|incarnation| (*incarnation, now + REGISTERING)));
+        let unsure = unsure.keys().copied().collect();
+        View { leases, unlisted, unsure }
+    }
 }
 
 impl Directory {
     /// A directory with an empty view.
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry, view: RwLock::default(), absent: RwLock::default(), refreshed: Mutex::default() }
+        Self {
+            registry,
+            view: RwLock::default(),
+            sources: std::sync::Mutex::default(),
+            absent: RwLock::default(),
+            refreshed: Mutex::default(),
+        }
+    }
+
+    /// The caller sees this gateway alive (its push stream is healthy): it is in the view, whatever becomes of its
+    /// lease, until [`unvouch`](Self::unvouch).
+    pub fn vouch(&self, lease: Arc<Lease>) {
+        self.change(|sources| {
+            sources.vouched.insert(lease.incarnation, lease);
+        });
+    }
+
+    /// The caller does not see it alive any more: from now on its lease alone decides.
+    pub fn unvouch(&self, incarnation: IncarnationId) {
+        self.change(|sources| {
+            sources.vouched.remove(&incarnation);
+        });
+    }
+
+    /// Changes what the view is made of, and the view with it.
+    fn change(&self, change: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut sources);
+        let view = sources.view(Instant::now());
+        // With the sources still locked: a later change must not be overtaken.
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
     /// The present view.
@@ -120,18 +202,20 @@ impl Directory {
         }
         let view = self.view();
         let (groups, unknown) = self.group_by(&view, routes);
-        let mut absent = self.absent.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut absent, now) = (self.absent.write().unwrap_or_else(PoisonError::into_inner), Instant::now());
         if absent.len() + unknown.len() > ABSENT_MAX {
             absent.clear();
         }
-        absent.extend(unknown);
+        for incarnation in unknown {
+            absent.entry(incarnation).or_insert(now);
+        }
         groups
     }
 
     /// Groups and the incarnations that are neither in the view nor known to be absent.
     fn group_by(&self, view: &View, routes: &[Route]) -> (Groups, HashSet<IncarnationId>) {
         let mut groups = Groups::default();
-        let (mut position, mut dead) = (HashMap::<IncarnationId, usize>::new(), HashSet::new());
+        let (mut position, mut dead) = (HashMap::<IncarnationId, usize>::new(), Vec::new());
         for route in routes {
             if let Some(position) = position.get(&route.incarnation) {
                 groups.live[*position].users.push(route.index);
@@ -139,15 +223,22 @@ impl Directory {
                 position.insert(route.incarnation, groups.live.len());
                 groups.live.push(Group { lease: lease.clone(), users: vec![route.index] });
             } else {
-                groups.dead += 1;
-                dead.insert(route.incarnation);
+                dead.push(*route);
             }
         }
+        groups.dead = dead.len();
+        let mut unknown = HashSet::new();
         if !dead.is_empty() {
             let absent = self.absent.read().unwrap_or_else(PoisonError::into_inner);
-            dead.retain(|incarnation| !absent.contains(incarnation));
+            for route in dead {
+                match absent.get(&route.incarnation) {
+                    Some(since) if since.elapsed() >= LAPSE => groups.lapsed.push(route),
+                    Some(_) => {}
+                    None => drop(unknown.insert(route.incarnation)),
+                }
+            }
         }
-        (groups, dead)
+        (groups, unknown)
     }
 
     /// Makes sure of a view that was asked for after `since`, at least `apart` after the one before.
@@ -160,12 +251,14 @@ impl Directory {
             tokio::time::sleep_until(last + apart).await;
         }
         let began = Instant::now();
-        let view: View = self.registry.gateways().await?.into_iter().collect();
+        let listed = self.registry.gateways().await?;
+        let leased = listed.into_iter().map(|lease| (lease.incarnation, Arc::new(lease))).collect();
+        self.change(|sources| sources.leased = leased);
         if !self.absent.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            let view = self.view();
             let mut absent = self.absent.write().unwrap_or_else(PoisonError::into_inner);
-            absent.retain(|incarnation| !view.leases.contains_key(incarnation));
+            absent.retain(|incarnation, _| view.get(*incarnation).is_none());
         }
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
         *refreshed = Some(began);
         Ok(())
     }
@@ -174,60 +267,13 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryRegistry, Registered, Registration, Renewal, contract::lease};
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use touchline_ids::{ConnectionNumber, GatewayId, UserId};
+    use crate::contract::{Call, Fault, FaultyRegistry, lease};
 
-    /// A registry that counts its `gateways` calls, takes 10 ms for each and can be away.
-    #[derive(Default)]
-    struct Watched {
-        memory: MemoryRegistry,
-        asked: AtomicUsize,
-        away: AtomicBool,
-    }
-
-    #[async_trait::async_trait]
-    impl Registry for Watched {
-        async fn renew_lease(&self, lease: &Lease) -> Result<Renewal, RegistryError> {
-            self.memory.renew_lease(lease).await
-        }
-        async fn release_lease(&self, gateway: &GatewayId, incarnation: IncarnationId) -> Result<(), RegistryError> {
-            self.memory.release_lease(gateway, incarnation).await
-        }
-        async fn gateways(&self) -> Result<Vec<Lease>, RegistryError> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            if self.away.load(Ordering::SeqCst) {
-                return Err(RegistryError::Unavailable("away".into()));
-            }
-            self.memory.gateways().await
-        }
-        async fn register(&self, sessions: &[Registration]) -> Result<Vec<Registered>, RegistryError> {
-            self.memory.register(sessions).await
-        }
-        async fn take_over(
-            &self,
-            session: &Registration,
-            dead: IncarnationId,
-            connection: ConnectionNumber,
-        ) -> Result<bool, RegistryError> {
-            self.memory.take_over(session, dead, connection).await
-        }
-        async fn unregister(&self, session: &Registration) -> Result<bool, RegistryError> {
-            self.memory.unregister(session).await
-        }
-        async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
-            self.memory.prune(routes).await
-        }
-        async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
-            self.memory.look_up(users).await
-        }
-        async fn redeem_ticket(&self, ticket: &str) -> Result<bool, RegistryError> {
-            self.memory.redeem_ticket(ticket).await
-        }
-        async fn ping(&self) -> Result<(), RegistryError> {
-            self.memory.ping().await
-        }
+    /// Takes 10 ms for each look at the gateways.
+    fn registry() -> Arc<FaultyRegistry> {
+        let registry = Arc::new(FaultyRegistry::default());
+        registry.set(Call::Gateways, Fault::Delay(Duration::from_millis(10)));
+        registry
     }
 
     fn route(index: u32, lease: &Lease) -> Route {
@@ -236,7 +282,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_incarnation_is_found_early_and_an_absent_one_is_asked_for_once() {
-        let registry = Arc::new(Watched::default());
+        let registry = registry();
         let directory = Directory::new(registry.clone());
         let (new, absent) = (lease("gw-1", IncarnationId::new()), lease("gw-2", IncarnationId::new()));
         directory.refresh().await.unwrap();
@@ -245,10 +291,10 @@ mod tests {
         let routes = [route(0, &absent), route(0, &new), route(2, &new)];
         let groups = directory.group(&routes).await;
         let live = vec![Group { lease: Arc::new(new.clone()), users: vec![0, 2] }];
-        assert_eq!(groups, Groups { live, dead: 1 });
-        assert_eq!(registry.asked.load(Ordering::SeqCst), 2);
+        assert_eq!(groups, Groups { live, dead: 1, lapsed: vec![] });
+        assert_eq!(registry.calls(Call::Gateways), 2);
         directory.group(&routes).await;
-        assert_eq!(registry.asked.load(Ordering::SeqCst), 2, "an absent incarnation asks once");
+        assert_eq!(registry.calls(Call::Gateways), 2, "an absent incarnation asks once");
 
         // It was only late: the next ordinary refresh finds it.
         registry.renew_lease(&absent).await.unwrap();
@@ -259,26 +305,26 @@ mod tests {
         directory.refresh().await.unwrap();
         directory.group(&routes).await;
         directory.group(&routes).await;
-        assert_eq!(registry.asked.load(Ordering::SeqCst), 5);
+        assert_eq!(registry.calls(Call::Gateways), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn unknown_incarnations_share_one_refresh_and_refreshes_keep_apart() {
-        let registry = Arc::new(Watched::default());
+        let registry = registry();
         let directory = Directory::new(registry.clone());
         let began = Instant::now();
         for round in 1..=5 {
             let leases: Vec<_> = (0..50).map(|n| lease(&format!("gw-{round}-{n}"), IncarnationId::new())).collect();
             let routes: Vec<_> = leases.iter().map(|lease| [route(0, lease)]).collect();
             futures_util::future::join_all(routes.iter().map(|routes| directory.group(routes))).await;
-            assert_eq!(registry.asked.load(Ordering::SeqCst), round);
+            assert_eq!(registry.calls(Call::Gateways), round);
         }
         assert!(began.elapsed() >= 4 * EARLY_REFRESH, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_view_stays_while_the_registry_is_away() {
-        let registry = Arc::new(Watched::default());
+        let registry = registry();
         let directory = Arc::new(Directory::new(registry.clone()));
         let lease = lease("gw-1", IncarnationId::new());
         registry.renew_lease(&lease).await.unwrap();
@@ -288,12 +334,12 @@ mod tests {
         let scenario = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             assert!(directory.view().get(lease.incarnation).is_some());
-            registry.away.store(true, Ordering::SeqCst);
+            registry.set(Call::Gateways, Fault::Fail);
             tokio::time::sleep(Duration::from_secs(10)).await;
             assert!(directory.view().get(lease.incarnation).is_some());
-            assert_eq!(registry.asked.load(Ordering::SeqCst), 11, "once a second");
+            assert_eq!(registry.calls(Call::Gateways), 11, "once a second");
             registry.release_lease(&lease.gateway, lease.incarnation).await.unwrap();
-            registry.away.store(false, Ordering::SeqCst);
+            registry.set(Call::Gateways, Fault::None);
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(directory.view().get(lease.incarnation).is_none());
         };
@@ -301,5 +347,56 @@ mod tests {
             () = forever => unreachable!("refreshes for ever"),
             () = scenario => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_somebody_vouches_for_lives_whatever_its_lease_says() {
+        let registry = registry();
+        let directory = Directory::new(registry.clone());
+        let (one, two) = (lease("gw-1", IncarnationId::new()), lease("gw-2", IncarnationId::new()));
+        registry.renew_lease(&one).await.unwrap();
+        registry.renew_lease(&two).await.unwrap();
+        directory.refresh().await.unwrap();
+        directory.vouch(Arc::new(one.clone()));
+        registry.release_lease(&one.gateway, one.incarnation).await.unwrap();
+        directory.refresh().await.unwrap();
+        let view = directory.view();
+        assert!(view.get(one.incarnation).is_some() && view.get(two.incarnation).is_some());
+        let open: Vec<_> = view.open_to_sessions().map(|lease| lease.incarnation).collect();
+        assert_eq!(open, [two.incarnation], "nobody new is sent to it");
+        let unsure =
+            |directory: &Directory| -> Vec<_> { directory.view().unsure().map(|lease| lease.incarnation).collect() };
+        assert_eq!(unsure(&directory), [one.incarnation]);
+        registry.renew_lease(&one).await.unwrap();
+        directory.refresh().await.unwrap();
+        assert_eq!(unsure(&directory), [one.incarnation], "its sessions may not be registered yet");
+        tokio::time::advance(REGISTERING).await;
+        registry.renew_lease(&one).await.unwrap();
+        directory.refresh().await.unwrap();
+        assert_eq!(unsure(&directory), []);
+
+        // When the registry has lost everybody, it is better than nobody.
+        registry.lose_everything();
+        directory.refresh().await.unwrap();
+        assert_eq!(directory.view().open_to_sessions().count(), 1);
+        directory.unvouch(one.incarnation);
+        assert_eq!(directory.view().leases().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_of_an_incarnation_that_is_gone_for_a_minute_have_lapsed() {
+        let registry = registry();
+        let directory = Directory::new(registry.clone());
+        let (dead, back) = (lease("gw-1", IncarnationId::new()), lease("gw-2", IncarnationId::new()));
+        let routes = [route(0, &dead), route(1, &back)];
+        assert_eq!(directory.group(&routes).await.lapsed, []);
+        tokio::time::advance(LAPSE / 2).await;
+        assert_eq!(directory.group(&routes).await.lapsed, []);
+        registry.renew_lease(&back).await.unwrap();
+        directory.refresh().await.unwrap();
+        registry.release_lease(&back.gateway, back.incarnation).await.unwrap();
+        directory.refresh().await.unwrap();
+        tokio::time::advance(LAPSE / 2).await;
+        assert_eq!(directory.group(&routes).await.lapsed, [routes[0]], "the other one was seen since");
     }
 }

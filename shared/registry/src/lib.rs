@@ -8,6 +8,8 @@
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod directory;
+#[cfg(any(test, feature = "contract"))]
+mod faulty;
 mod keys;
 mod memory;
 mod placement;

@@ -65,7 +65,7 @@ impl Placement {
         handed_out.retain(|incarnation, _| view.get(*incarnation).is_some());
         let open = |lease: &&Arc<Lease>| lease.state == GatewayState::Ready && lease.sessions < lease.capacity;
         let mut open: Vec<(f64, &Arc<Lease>)> =
-            view.leases().filter(open).map(|lease| (load(handed_out, lease, now), lease)).collect();
+            view.open_to_sessions().filter(open).map(|lease| (load(handed_out, lease, now), lease)).collect();
         // The view has no order; the seed alone shall decide.
         open.sort_unstable_by_key(|(_, lease)| lease.incarnation);
         let mut chosen = Vec::with_capacity(count.min(open.len()));

@@ -6,6 +6,7 @@
 mod builder;
 mod cpu;
 mod device;
+mod follower;
 mod inbox;
 mod links;
 mod local;
@@ -24,6 +25,7 @@ mod stack;
 pub use builder::Builder;
 pub use cpu::Starved;
 pub use device::{DEADLINE, Device, eventually};
+pub use follower::{Follower, Story};
 pub use inbox::Inbox;
 pub use links::{Link, LinkKind};
 pub use nodes::NodeName;

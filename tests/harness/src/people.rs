@@ -1,6 +1,6 @@
 //! People: users who call the api and connect devices.
 
-use crate::{DEADLINE, Device, Sighting};
+use crate::{DEADLINE, Device, Follower, Sighting};
 use anyhow::{Context as _, Result};
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use touchline_client::{Client, ClientError, Connect, NewMessage, Socket};
+use touchline_client::{Client, ClientError, Connect, DeviceOptions, NewMessage, Socket};
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, UserId};
 
 /// Between two tries of what becomes possible by itself.
@@ -102,6 +102,35 @@ impl Person {
     /// When the socket does not get ready.
     pub async fn device_at(&self, name: &str, gateway: &str) -> Result<Device> {
         self.connect(name, Some(gateway), true).await
+    }
+
+    /// A device with the client library, that has caught up.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn follower(&self, name: &str) -> Result<Follower> {
+        self.follow(self.follower_options(name)?).await
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// When it does not catch up in time.
+    pub async fn follow(&self, options: DeviceOptions) -> Result<Follower> {
+        let follower = Follower::start(touchline_client::Device::start(self.client().clone(), options));
+        follower.until("the device has caught up", |story| !story.syncs.is_empty()).await?;
+        Ok(follower)
+    }
+
+    /// For a device with the client library: newer than every socket before it.
+    ///
+    /// # Errors
+    /// When the name is not a device's.
+    pub fn follower_options(&self, name: &str) -> Result<DeviceOptions> {
+        /// So many sockets a follower may open before a later one of the same name seems older.
+        const ROOM: i64 = 10_000;
+        let connection = ConnectionNumber(self.connections.fetch_add(ROOM, Ordering::Relaxed));
+        Ok(DeviceOptions { connection, ..DeviceOptions::new(name.parse()?) })
     }
 
     /// As an application does: the gateways in the order of the answer, then from the start again, for the one named

@@ -1,9 +1,6 @@
 //! A gateway that serves, and what a test needs to talk to it.
 
-use crate::{
-    client::{Api, Client, within},
-    registry::Faulty,
-};
+use crate::client::{Api, Client, within};
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -15,7 +12,7 @@ use touchline_auth::{KeySet, SigningKey, TicketSigner, TicketVerifier};
 use touchline_gateway::{Config, Dependencies, Error, build};
 use touchline_ids::{GatewayId, IncarnationId, UserId};
 use touchline_mesh::Shutdown;
-use touchline_registry::{Registry as _, Route};
+use touchline_registry::{Registry as _, Route, contract::FaultyRegistry};
 
 pub const PUSH_SERVICE: &str = "touchline.push.v1.PushService";
 
@@ -29,7 +26,7 @@ pub async fn health(grpc: SocketAddr, service: &str) -> Option<ServingStatus> {
 /// What several gateways share.
 #[derive(Clone)]
 pub struct World {
-    pub registry: Arc<Faulty>,
+    pub registry: Arc<FaultyRegistry>,
     pub signer: TicketSigner,
     pub pem: String,
     pub kid: String,

@@ -10,4 +10,3 @@ mod limits;
 mod pushes;
 mod questions;
 mod raw;
-mod registry;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming, service::Routes};
 use touchline_auth::{AccessTokens, IdentityProviders, KeySet, SigningKey, TicketSigner, create_key_files};
 use touchline_client::{Client, NewMessage};
 use touchline_harness::{DEADLINE, eventually};
-use touchline_ids::{ChannelId, ConnectionNumber, GatewayId, IncarnationId, Seq, UserId};
+use touchline_ids::{ChannelId, IncarnationId, Seq, UserId};
 use touchline_mesh::{Shutdown, server::GrpcListener};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
@@ -27,7 +27,8 @@ use touchline_proto::{
     },
 };
 use touchline_registry::{
-    LEASE_RENEWAL, Lease, MemoryRegistry, Registered, Registration, Registry, RegistryError, Renewal, Route, contract,
+    LEASE_RENEWAL, Lease, Registry,
+    contract::{self, Call, Fault, FaultyRegistry},
 };
 use touchline_storage::{CreateUser, NewUser, Storage};
 use uuid::Uuid;
@@ -103,70 +104,10 @@ impl Gateway {
     }
 }
 
-/// The in-memory registry. It counts look-ups, and leaves them without an answer when told to.
-#[derive(Default)]
-struct Counting {
-    inner: MemoryRegistry,
-    look_ups: AtomicUsize,
-    hangs: AtomicBool,
-}
-
-#[async_trait::async_trait]
-impl Registry for Counting {
-    async fn renew_lease(&self, lease: &Lease) -> Result<Renewal, RegistryError> {
-        self.inner.renew_lease(lease).await
-    }
-
-    async fn release_lease(&self, gateway: &GatewayId, incarnation: IncarnationId) -> Result<(), RegistryError> {
-        self.inner.release_lease(gateway, incarnation).await
-    }
-
-    async fn gateways(&self) -> Result<Vec<Lease>, RegistryError> {
-        self.inner.gateways().await
-    }
-
-    async fn register(&self, sessions: &[Registration]) -> Result<Vec<Registered>, RegistryError> {
-        self.inner.register(sessions).await
-    }
-
-    async fn take_over(
-        &self,
-        session: &Registration,
-        dead: IncarnationId,
-        connection: ConnectionNumber,
-    ) -> Result<bool, RegistryError> {
-        self.inner.take_over(session, dead, connection).await
-    }
-
-    async fn unregister(&self, session: &Registration) -> Result<bool, RegistryError> {
-        self.inner.unregister(session).await
-    }
-
-    async fn prune(&self, routes: &[(UserId, IncarnationId)]) -> Result<u64, RegistryError> {
-        self.inner.prune(routes).await
-    }
-
-    async fn look_up(&self, users: &[UserId]) -> Result<Vec<Route>, RegistryError> {
-        self.look_ups.fetch_add(1, Ordering::SeqCst);
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        self.inner.look_up(users).await
-    }
-
-    async fn redeem_ticket(&self, ticket: &str) -> Result<bool, RegistryError> {
-        self.inner.redeem_ticket(ticket).await
-    }
-
-    async fn ping(&self) -> Result<(), RegistryError> {
-        self.inner.ping().await
-    }
-}
-
 /// One api, its gateways, and people. The first one asks.
 struct World {
     gateways: Vec<Gateway>,
-    registry: Arc<Counting>,
+    registry: Arc<FaultyRegistry>,
     storage: Storage,
     users: Vec<UserId>,
     client: Client,
@@ -178,7 +119,7 @@ impl World {
     async fn new(gateways: usize, users: usize, answer: Answer, config: touchline_api::Config) -> Result<Self> {
         let folder = TempDir::with_prefix("touchline-fan-out.")?;
         let life = Shutdown::new();
-        let registry = Arc::new(Counting::default());
+        let registry = Arc::new(FaultyRegistry::default());
         let gateways: Vec<_> = (0..gateways)
             .map(|n| Gateway::start(&format!("gw-{n}"), Arc::clone(&answer), &life))
             .collect::<Result<_>>()?;
@@ -279,7 +220,7 @@ async fn a_message_is_one_look_up_and_one_push_to_each_gateway_on_one_stream() -
             assert_eq!(gateway.push().await?, (seq, recipients.clone()));
         }
     }
-    assert_eq!(world.registry.look_ups.load(Ordering::SeqCst), 6, "one a message");
+    assert_eq!(world.registry.calls(Call::LookUp), 6, "one a message");
     for gateway in &mut world.gateways {
         assert_eq!(gateway.streams.load(Ordering::SeqCst), 1);
         assert!(!gateway.has_more(), "one push a message");
@@ -346,7 +287,7 @@ async fn without_an_answer_from_the_registry_every_gateway_gets_every_recipient(
     let users = world.users.clone();
     let channel = world.channel().await?;
     assert_eq!(world.gateways[0].push().await?, (1, users.clone()));
-    world.registry.hangs.store(true, Ordering::SeqCst);
+    world.registry.set(Call::LookUp, Fault::Hang);
     world.send(channel).await?;
     for gateway in &mut world.gateways {
         assert_eq!(gateway.push().await?, (2, users.clone()));

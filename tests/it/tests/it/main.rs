@@ -7,6 +7,7 @@ mod channels;
 mod connect;
 mod delivery;
 mod fan_out;
+mod follow;
 mod limits;
 mod load;
 mod people;
