@@ -48,8 +48,9 @@ pub use vital::Failed;
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use crate::{
-        claims::{Claim, Claims},
+        claims::{Claim, Claims, Owners},
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
+        owed::Owed,
         reached::Reached,
         resolve::{Due, Group, resolve},
         takeover::Schedule,

@@ -11,6 +11,7 @@ use touchline_ids::{ChannelId, Seq};
 use touchline_proto::{convert::ID_LEN, push::PushResult};
 
 /// What became of a push, but for the acks.
+#[derive(Debug)]
 pub(crate) struct HandedOut {
     pub(crate) push_id: u64,
     pub(crate) channel: ChannelId,
@@ -24,7 +25,7 @@ pub(crate) struct HandedOut {
 }
 
 /// The pushes under way.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Awaiting {
     /// Waiting for the first look at their acks.
     early: VecDeque<Pending>,
@@ -33,6 +34,7 @@ pub(crate) struct Awaiting {
     recipients: usize,
 }
 
+#[derive(Debug)]
 struct Pending {
     out: HandedOut,
     /// When its acks are looked at first, and last.

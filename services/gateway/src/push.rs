@@ -236,14 +236,14 @@ struct Found {
 }
 
 /// What a well-formed push asks for.
-enum What {
+pub(crate) enum What {
     Show(Encoded),
     /// Who has acked this?
     Ask(ChannelId, Seq),
     Resync,
 }
 
-fn order(push: &PushRequest) -> Result<What, &'static str> {
+pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
     if !push.recipients.len().is_multiple_of(ID_LEN) {
         return Err("recipients are not whole ids");
     }
@@ -270,7 +270,8 @@ fn user(id: &[u8; ID_LEN]) -> UserId {
     UserId(uuid::Uuid::from_bytes(*id))
 }
 
-fn users(recipients: &[u8]) -> Vec<UserId> {
+/// The users in packed recipients.
+pub(crate) fn users(recipients: &[u8]) -> Vec<UserId> {
     let (ids, _) = recipients.as_chunks::<ID_LEN>();
     ids.iter().map(user).collect()
 }

@@ -15,13 +15,14 @@ use crate::{
     },
 };
 use fan_out::{Fan, Place, Waiting};
+use rand::Rng as _;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 use streams::Stream;
 use tokio::time::Instant;
-use touchline_api::simulation::Claims;
+use touchline_api::simulation::{Owners, Schedule};
 use touchline_ids::{ChannelId, IncarnationId, Seq, UserId};
 use view::View;
 
@@ -31,8 +32,6 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_secs(2);
 const FLUSH: Duration = Duration::from_secs(2);
 const REFRESH: Duration = Duration::from_secs(1);
-/// About how often somebody looks for rows whose claims have ended.
-const POLL: Duration = Duration::from_millis(500);
 /// Most rows taken at once.
 const TAKEN_AT_ONCE: usize = 64;
 
@@ -56,10 +55,10 @@ pub(crate) struct Api {
 /// One life of it.
 pub(super) struct Life {
     node: Node,
-    claims: Claims,
+    owners: Owners,
+    takeover: Schedule,
     view: View,
     streams: BTreeMap<IncarnationId, Stream>,
-    /// Who must be told to sync by the next stream to an incarnation.
     fans: BTreeMap<Place, Fan>,
     /// By channel: what waits for its look-up, in log order. The first one's is under way.
     lanes: BTreeMap<ChannelId, VecDeque<Waiting>>,
@@ -108,7 +107,7 @@ impl Api {
 
     pub(crate) fn input(&mut self, world: &mut World, input: Input) {
         if let Input::Started = input {
-            self.life = Some(Life::new(self.node, world));
+            self.life = Some(Life::new(self.node, self.without_takeover, world));
             return;
         }
         let Some(life) = &mut self.life else { return };
@@ -118,7 +117,7 @@ impl Api {
             Input::Time => {}
             Input::Answer(call, outcome) => life.answer(world, call, outcome, &mut crash),
             Input::Asked(call, rest) => life.asked(world, call, rest),
-            Input::Opened(wire) => life.stream_opened(world, wire),
+            Input::Received(wire, Packet::Pong) => life.stream_opened(world, wire),
             Input::Broken(wire) => life.stream_broke(world, wire),
             Input::Received(wire, Packet::PushAnswer(answer)) => life.push_answer(world, wire, &answer),
             _ => {}
@@ -129,7 +128,7 @@ impl Api {
             world.kill(self.node, false);
             return;
         }
-        life.on_time(world, self.without_takeover);
+        life.on_time(world);
         if life.is_done() {
             self.life = None;
             world.exit(self.node);
@@ -160,13 +159,15 @@ impl Crashing {
 }
 
 impl Life {
-    fn new(node: Node, world: &mut World) -> Self {
+    fn new(node: Node, without_takeover: bool, world: &mut World) -> Self {
         let now = world.now;
-        let claims = Claims::new(world.names.uuid());
-        let clock = Clock { refresh: now, renewal: now + RENEWAL, flush: now + FLUSH, poll: now + POLL };
+        let owners = Owners::new(world.names.uuid());
+        let takeover = if without_takeover { Schedule::never() } else { Schedule::new(now) };
+        let clock = Clock { refresh: now, renewal: now + RENEWAL, flush: now + FLUSH, poll: now + Schedule::pause(world.chance.random()) };
         Self {
             node,
-            claims,
+            owners,
+            takeover,
             view: View::default(),
             streams: BTreeMap::new(),
             fans: BTreeMap::new(),
@@ -217,12 +218,12 @@ impl Life {
         crash: &mut Crashing,
     ) {
         match (purpose, answer) {
-            (Purpose::View, Ok(registry::Answer::Gateways(leases))) => self.view.refreshed(leases),
+            (Purpose::View, Ok(registry::Answer::Gateways(leases))) => self.view.refreshed(leases, world.now),
             (Purpose::Alive(purpose, routes, users), answer) => {
                 if let Ok(registry::Answer::Gateways(leases)) = answer {
-                    self.view.refreshed(leases);
+                    self.view.refreshed(leases, world.now);
                     self.view.absent(&routes);
-                    let groups = self.view.group(&routes).0;
+                    let groups = self.view.group(&routes, users, world.now).0;
                     self.routed(world, *purpose, groups, crash);
                 } else {
                     let groups = self.view.everybody(users);
@@ -236,7 +237,7 @@ impl Life {
         }
     }
 
-    fn on_time(&mut self, world: &mut World, without_takeover: bool) {
+    fn on_time(&mut self, world: &mut World) {
         let now = world.now;
         if now >= self.clock.refresh {
             self.clock.refresh = now + REFRESH;
@@ -245,7 +246,7 @@ impl Life {
         }
         if now >= self.clock.renewal {
             self.clock.renewal = now + RENEWAL;
-            for owner in self.claims.owners_at(now) {
+            for owner in self.owners.all(now) {
                 self.ask_database(world, database::Question::RenewClaims(owner), Purpose::Nothing);
             }
         }
@@ -254,9 +255,9 @@ impl Life {
             self.write_acks(world);
         }
         if now >= self.clock.poll {
-            self.clock.poll = now + world.between(POLL.mul_f64(0.8), POLL.mul_f64(1.2));
-            if !without_takeover && !self.stopping {
-                let owner = self.claims.owner();
+            self.clock.poll = now + Schedule::pause(world.chance.random());
+            if !self.stopping && self.takeover.is_due(now) {
+                let owner = self.owners.present();
                 let question = database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE };
                 self.ask_database(world, question, Purpose::Taken(owner));
             }
@@ -276,7 +277,7 @@ impl Life {
     /// Softly: nothing new, what is not finished goes to others.
     fn stop(&mut self, world: &mut World) {
         self.stopping = true;
-        let owners = self.claims.owners_at(world.now);
+        let owners = self.owners.all(world.now);
         self.fans.clear();
         self.lanes.clear();
         self.write_acks(world);

@@ -1,31 +1,30 @@
-//! One gateway: the real sessions, hub, queues and registrar, between modelled sockets, push streams and registry.
+//! One gateway: the real sessions, hub, queues, way in, registrar and waits for acks, between modelled sockets, push
+//! streams and a modelled registry.
 
-mod admission;
+mod greeting;
 mod lease;
-mod pushes;
-mod routes;
+mod registry_side;
 mod sockets;
 
-use crate::{
-    registry,
-    world::{
-        Input, Node, Packet, World,
-        calls::{CallId, Outcome, Question, Reply},
-        wires::WireId,
-    },
+use crate::world::{
+    Input, Node, Packet, World,
+    calls::{CallId, Outcome, Reply},
+    wires::WireId,
 };
-use admission::Admitting;
+use greeting::Greeting;
 use lease::Keeper;
-use pushes::PushStream;
-use routes::Routes;
-use sockets::Socket;
-use std::{collections::BTreeMap, time::Duration};
+use registry_side::Asked;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 use tokio::time::Instant;
-use touchline_gateway::simulation::{Bounds, Hub, HubLimits, Rules};
-use touchline_ids::{ChannelId, IncarnationId, Seq, UserId};
+use touchline_gateway::simulation::{self as real, Broken, Output};
+use touchline_ids::IncarnationId;
+use touchline_proto::push::PushRequest;
 
-/// How long the registry may take.
-const REGISTRY_PATIENCE: Duration = Duration::from_secs(2);
+/// Frames that may wait for a socket: few, so that a small world can be too much for one.
+const QUEUE: usize = 16;
 
 /// Where a gateway may be made to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +33,10 @@ pub(crate) enum Crash {
     MidReregister,
 }
 
-/// Ways to break the rules on purpose.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sabotage {
-    /// A client is told "ready" before its route is visible.
-    pub(crate) ready_before_register: bool,
-    /// Lost routes stay lost.
-    pub(crate) no_re_registration: bool,
-}
-
 pub(crate) struct Gateway {
     node: Node,
     number: usize,
-    sabotage: Sabotage,
+    broken: Broken,
     /// Dies there, next time.
     pub(crate) crash: Option<Crash>,
     life: Option<Life>,
@@ -57,36 +47,25 @@ pub(super) struct Life {
     node: Node,
     number: usize,
     incarnation: IncarnationId,
-    sabotage: Sabotage,
-    hub: Hub,
-    rules: Rules,
-    sockets: BTreeMap<WireId, Socket>,
-    streams: BTreeMap<WireId, PushStream>,
+    rules: real::Gateway,
     keeper: Keeper,
-    routes: Routes,
-    /// What devices acked lately and no api was told.
-    acks: BTreeMap<(UserId, ChannelId), Seq>,
-    flush_at: Instant,
-    calls: BTreeMap<CallId, Purpose>,
+    /// Sockets without a session.
+    greetings: BTreeMap<WireId, Greeting>,
+    sockets: BTreeSet<WireId>,
+    /// Since when nothing could be written to a socket.
+    blocked: BTreeMap<WireId, Instant>,
+    streams: BTreeSet<WireId>,
+    /// Pushes that wait until this gateway knows what became of its lease.
+    held: VecDeque<(WireId, PushRequest)>,
+    calls: BTreeMap<CallId, Asked>,
     crash: Option<Crash>,
     crashed: bool,
     over: bool,
 }
 
-/// What an answer of the registry is for.
-#[derive(Debug, Clone)]
-pub(super) enum Purpose {
-    Lease,
-    Admit(WireId),
-    Renew(WireId),
-    Restore(u64),
-    Forget,
-    Release,
-}
-
 impl Gateway {
-    pub(crate) fn new(number: usize, sabotage: Sabotage) -> Self {
-        Self { node: Node::Gateway(number), number, sabotage, crash: None, life: None }
+    pub(crate) fn new(number: usize, broken: Broken) -> Self {
+        Self { node: Node::Gateway(number), number, broken, crash: None, life: None }
     }
 
     /// Whether it is on its way out.
@@ -96,7 +75,7 @@ impl Gateway {
 
     pub(crate) fn input(&mut self, world: &mut World, input: Input) {
         if let Input::Started = input {
-            self.life = Some(Life::new(self.node, self.number, self.sabotage, world));
+            self.life = Some(Life::new(self.node, self.number, self.broken, world));
         }
         let Some(life) = &mut self.life else { return };
         life.crash = self.crash;
@@ -110,8 +89,8 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn next_wake(&self) -> Option<Instant> {
-        self.life.as_ref().map(Life::next_wake)
+    pub(crate) fn next_wake(&self, world: &World) -> Option<Instant> {
+        self.life.as_ref().map(|life| life.next_wake(world))
     }
 
     pub(crate) fn ended(&mut self) {
@@ -120,30 +99,21 @@ impl Gateway {
 }
 
 impl Life {
-    fn new(node: Node, number: usize, sabotage: Sabotage, world: &mut World) -> Self {
-        let now = world.now;
+    fn new(node: Node, number: usize, broken: Broken, world: &mut World) -> Self {
         let incarnation = world.names.incarnation();
         world.note(node, || format!("is {incarnation}"));
+        let running = world.running(node);
         Self {
             node,
             number,
             incarnation,
-            sabotage,
-            hub: Hub::new(HubLimits { capacity: 100, sessions_per_user: 4, queue: Bounds { frames: 16, bytes: 64 * 1024 } }),
-            rules: Rules {
-                heartbeat: Duration::from_secs(25),
-                dead_after: Duration::from_secs(60),
-                frames_per_second: 20,
-                frame_burst: 100,
-                bad_frames: 10,
-                leave_grace: Duration::from_secs(2),
-            },
-            sockets: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            keeper: Keeper::new(now),
-            routes: Routes::default(),
-            acks: BTreeMap::new(),
-            flush_at: now + pushes::FLUSH,
+            rules: real::Gateway::new(incarnation, QUEUE, broken, running),
+            keeper: Keeper::new(world.now),
+            greetings: BTreeMap::new(),
+            sockets: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            streams: BTreeSet::new(),
+            held: VecDeque::new(),
             calls: BTreeMap::new(),
             crash: None,
             crashed: false,
@@ -153,71 +123,95 @@ impl Life {
 
     fn input(&mut self, world: &mut World, input: Input) {
         match input {
-            Input::Stop => self.drain(world),
+            Input::Stop => self.drain(world, false),
             Input::Answer(call, outcome) => self.answer(world, call, outcome),
             Input::Accepted(wire) => self.accepted(world, wire),
-            Input::Received(wire, Packet::Push(push)) => self.push(world, wire, &push),
+            Input::Received(wire, Packet::Push(push)) => self.push(world, wire, push),
             Input::Received(wire, packet) => self.received(world, wire, packet),
             Input::Broken(wire) => self.broken(world, wire),
+            Input::Room(wire) => self.writable(world, wire),
             _ => {}
         }
-        self.on_time(world);
-        self.pump(world);
+        self.lease_on_time(world);
+        self.greetings_on_time(world);
+        self.blocked_on_time(world);
+        self.carry_out(world);
     }
 
     fn accepted(&mut self, world: &mut World, wire: WireId) {
         match world.other_end(wire, self.node) {
-            Some(Node::Api(_)) => drop(self.streams.insert(wire, PushStream::default())),
+            Some(Node::Api(_)) => {
+                self.streams.insert(wire);
+                self.rules.stream_opened(u64::from(wire.0));
+                // The head of the answer.
+                world.send(wire, self.node, Packet::Pong);
+            }
             Some(Node::Device(_)) => self.greet(world, wire),
             _ => world.close(wire, self.node),
         }
     }
 
     fn broken(&mut self, world: &mut World, wire: WireId) {
-        if self.streams.remove(&wire).is_none() {
-            self.socket_gone(world, wire);
+        if self.streams.remove(&wire) {
+            self.rules.stream_broke(u64::from(wire.0), world.running(self.node));
         }
-    }
-
-    fn ask(&mut self, world: &mut World, question: registry::Question, purpose: Purpose) {
-        let call = world.ask(self.node, Node::Registry, Question::Registry(question), REGISTRY_PATIENCE);
-        self.calls.insert(call, purpose);
+        self.greetings.remove(&wire);
+        self.socket_gone(world, wire);
     }
 
     fn answer(&mut self, world: &mut World, call: CallId, outcome: Outcome) {
-        let Some(purpose) = self.calls.remove(&call) else { return };
+        let Some(asked) = self.calls.remove(&call) else { return };
         let answer = match outcome {
             Ok(Reply::Registry(answer)) => Some(answer),
             _ => None,
         };
-        match purpose {
-            Purpose::Lease => self.lease_renewed(world, answer),
-            Purpose::Admit(wire) => self.admission_goes_on(world, wire, answer),
-            Purpose::Renew(wire) => self.session_renewed(world, wire, answer),
-            Purpose::Restore(batch) => self.restored(world, batch, answer),
-            Purpose::Release => self.over = true,
-            Purpose::Forget => {}
+        self.registry_answers(world, asked, answer);
+    }
+
+    /// A message is shown only by a gateway that knows what became of its lease.
+    fn push(&mut self, world: &mut World, wire: WireId, push: PushRequest) {
+        if self.keeper.is_in_the_dark(world.now) || !self.held.is_empty() {
+            self.held.push_back((wire, push));
+        } else {
+            self.rules.request(u64::from(wire.0), &push, world.running(self.node));
         }
     }
 
-    fn on_time(&mut self, world: &mut World) {
-        self.lease_on_time(world);
-        self.sockets_on_time(world);
-        self.pushes_on_time(world);
-        self.routes_on_time(world);
-    }
-
-    fn next_wake(&self) -> Instant {
-        let sockets = self.sockets.values().filter_map(|socket| socket.next_wake(&self.rules));
-        let streams = self.streams.values().filter_map(PushStream::next_check);
-        let rest = [self.keeper.next_wake(), self.routes.next_wake()].into_iter().flatten();
-        sockets.chain(streams).chain(rest).fold(self.flush_at, Instant::min)
-    }
-
-    fn admitting(&mut self, wire: WireId) -> Option<&mut Admitting> {
-        match self.sockets.get_mut(&wire)? {
-            Socket::Admitting(admitting) => Some(admitting),
-            _ => None,
+    /// Whatever the rules want done.
+    fn carry_out(&mut self, world: &mut World) {
+        while !self.keeper.is_in_the_dark(world.now)
+            && let Some((wire, push)) = self.held.pop_front()
+        {
+            self.rules.request(u64::from(wire.0), &push, world.running(self.node));
         }
+        while !self.crashed
+            && let Some(output) = self.rules.next(world.running(self.node))
+        {
+            match output {
+                Output::Text(socket, text) => self.write(world, socket, Packet::Text(text.into())),
+                Output::Ping(socket) => self.write(world, socket, Packet::Ping),
+                Output::Closed(socket, code) => self.closed(world, socket, code),
+                Output::Answer(stream, answer) => {
+                    world.send(wire_of(stream), self.node, Packet::PushAnswer(answer));
+                }
+                Output::Ask(question, ask) => self.ask_for(world, question, ask),
+            }
+        }
+    }
+
+    fn next_wake(&self, world: &World) -> Instant {
+        let rules = self.rules.wake().map(|at| world.real(self.node, at));
+        let greetings = self.greetings.values().map(|greeting| greeting.until());
+        let blocked = self.blocked.values().map(|since| *since + sockets::WRITE_PATIENCE);
+        let blocked = blocked.map(|at| world.real(self.node, at));
+        greetings.chain(blocked).chain(rules).fold(self.keeper.next_wake(), Instant::min)
     }
 }
+
+/// Sockets and streams have the names of their wires.
+fn wire_of(name: u64) -> WireId {
+    WireId(u32::try_from(name).unwrap_or(u32::MAX))
+}
+
+/// How long a gateway waits for what ought to take no time.
+const PATIENCE: Duration = Duration::from_secs(5);

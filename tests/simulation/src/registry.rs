@@ -28,7 +28,6 @@ pub(crate) enum Answer {
     Gateways(Vec<Lease>),
     Registered(Vec<Registered>),
     TakenOver(bool),
-    Unregistered(Vec<bool>),
     Routes(Vec<Route>),
     Redeemed(bool),
     Done,
@@ -95,7 +94,8 @@ impl Registry {
                 Answer::TakenOver(self.take_over(&session, dead, connection))
             }
             Question::Unregister(sessions) => {
-                Answer::Unregistered(sessions.iter().map(|session| self.unregister(session)).collect())
+                sessions.iter().for_each(|session| self.unregister(session));
+                Answer::Done
             }
             Question::LookUp(users) => Answer::Routes(self.look_up(&users)),
             Question::Redeem(ticket) => Answer::Redeemed(self.held.tickets.insert(ticket, ()).is_none()),
@@ -119,7 +119,11 @@ impl Registry {
         }
         self.held.leases.insert(lease.gateway.clone(), (lease, now + LEASE_LIFE));
         let same_connection = self.seen.insert(incarnation, self.epoch).is_none_or(|seen| seen == self.epoch);
-        if before == Some(incarnation) && same_connection { Renewal::Renewed } else { Renewal::Missing }
+        match (before == Some(incarnation), same_connection) {
+            (false, _) => Renewal::Missing,
+            (true, false) => Renewal::Doubtful,
+            (true, true) => Renewal::Renewed,
+        }
     }
 
     fn register(&mut self, session: &Registration) -> Registered {
@@ -127,6 +131,7 @@ impl Registry {
             Some((incarnation, connection)) if connection > session.connection => {
                 Registered::Newer { incarnation, connection }
             }
+            Some(held) if held == (session.incarnation, session.connection) => Registered::Kept,
             _ => {
                 self.store(session);
                 Registered::Stored
@@ -143,13 +148,12 @@ impl Registry {
         unchanged
     }
 
-    fn unregister(&mut self, session: &Registration) -> bool {
+    fn unregister(&mut self, session: &Registration) {
         let same = self.find(session) == Some((session.incarnation, session.connection));
         let removes = same || self.unregister_without_compare;
         if removes && let Some(devices) = self.held.routes.get_mut(&session.user) {
             devices.remove(&session.device);
         }
-        removes
     }
 
     fn look_up(&self, users: &[UserId]) -> Vec<Route> {

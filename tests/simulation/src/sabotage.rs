@@ -1,7 +1,7 @@
 //! One rule broken on purpose.
 
-use crate::gateway;
 use touchline_client::rules;
+use touchline_gateway::simulation::Broken;
 
 /// Which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Sabotage {
         }
     }
 
-    pub(crate) fn of_gateway(self) -> gateway::Sabotage {
-        gateway::Sabotage {
+    pub(crate) fn of_gateway(self) -> Broken {
+        Broken {
             ready_before_register: self == Self::ReadyBeforeRegister,
-            no_re_registration: self == Self::NoReRegistration,
+            no_reregistration: self == Self::NoReRegistration,
         }
     }
 

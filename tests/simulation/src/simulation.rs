@@ -99,7 +99,7 @@ impl Simulation {
             }
             Node::Gateway(number) => {
                 self.gateways[number].input(world, input);
-                self.gateways[number].next_wake()
+                self.gateways[number].next_wake(world)
             }
             Node::Device(number) => {
                 self.devices[number].input(world, input);

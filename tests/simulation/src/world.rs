@@ -103,6 +103,7 @@ impl Packet {
                 format!("push {} purpose {} {place:?} for {users:?}", push.push_id, push.purpose)
             }
             Self::PushAnswer(answer) => format!("{answer:?}"),
+            Self::Text(text) if text.contains(r#""ready""#) => "ready".to_owned(),
             Self::Text(text) => text.to_string(),
             other => format!("{other:?}"),
         }
@@ -143,6 +144,17 @@ struct Process {
     backlog: VecDeque<Input>,
     /// When it wants to be woken.
     wake: Option<Instant>,
+    paused_at: Instant,
+    /// For how long it did not run in this life, but for a second each time: a process counts no more than that
+    /// between two beats of its pulse.
+    missed: Duration,
+}
+
+impl Process {
+    fn new(life: u32, now: Instant) -> Self {
+        let backlog = VecDeque::new();
+        Self { life, state: State::Up, backlog, wake: None, paused_at: now, missed: Duration::ZERO }
+    }
 }
 
 /// What may be wrong with a store.
@@ -239,15 +251,14 @@ impl World {
 
     /// A process begins its first life at that time.
     pub(crate) fn start_at(&mut self, at: Instant, node: Node) {
-        let process = Process { life: 1, state: State::Up, backlog: VecDeque::new(), wake: None };
-        self.processes.insert(node, process);
+        self.processes.insert(node, Process::new(1, self.now));
         self.schedule.plan(at, Event::Deliver { node, life: 1, input: Input::Started });
     }
 
     /// A process begins a life.
     pub(crate) fn start(&mut self, node: Node) {
         let life = self.life(node) + 1;
-        self.processes.insert(node, Process { life, state: State::Up, backlog: VecDeque::new(), wake: None });
+        self.processes.insert(node, Process::new(life, self.now));
         self.note(node, || "starts".to_owned());
         self.deliver(self.now, node, Input::Started);
     }
@@ -255,7 +266,7 @@ impl World {
     /// It is stopped by a signal.
     pub(crate) fn pause(&mut self, node: Node) {
         if let Some(process) = self.processes.get_mut(&node).filter(|process| process.state == State::Up) {
-            process.state = State::Paused;
+            (process.state, process.paused_at) = (State::Paused, self.now);
             self.note(node, || "is paused".to_owned());
         }
     }
@@ -266,6 +277,7 @@ impl World {
             return;
         };
         process.state = State::Up;
+        process.missed += self.now.duration_since(process.paused_at).saturating_sub(Duration::from_secs(1));
         let life = process.life;
         let mut backlog = std::mem::take(&mut process.backlog);
         process.wake = None;
@@ -278,6 +290,20 @@ impl World {
         for input in backlog {
             self.schedule.plan(self.now, Event::Deliver { node, life, input });
         }
+    }
+
+    /// Now on the clock of a process, which stands while it is paused.
+    pub(crate) fn running(&self, node: Node) -> Instant {
+        self.now - self.missed(node)
+    }
+
+    /// When it will be `then` on that clock.
+    pub(crate) fn real(&self, node: Node, then: Instant) -> Instant {
+        then + self.missed(node)
+    }
+
+    fn missed(&self, node: Node) -> Duration {
+        self.processes.get(&node).map_or(Duration::ZERO, |process| process.missed)
     }
 
     /// The process wants to be woken then. An earlier wish stands.

@@ -82,7 +82,7 @@ impl Life {
     ) {
         let users = self.asked_users(&purpose);
         if let Ok(registry::Answer::Routes(routes)) = answer {
-            let (groups, unknown) = self.view.group(&routes);
+            let (groups, unknown) = self.view.group(&routes, users, world.now);
             if unknown {
                 let purpose = Purpose::Alive(Box::new(purpose), routes, users);
                 self.ask_registry(world, registry::Question::Gateways, VIEW_BUDGET, purpose);
@@ -154,6 +154,7 @@ impl Life {
                 Step::HandOver => {
                     let owner = fan.message.owner;
                     self.fans.remove(&place);
+                    self.takeover.handed_over(world.now);
                     world.note(self.node, || format!("hands {place:?} over"));
                     let question = database::Question::Release { messages: vec![place], owner };
                     self.ask_database(world, question, Purpose::Nothing);

@@ -27,13 +27,13 @@ impl Life {
                 self.ask_database(world, question, Purpose::Sync { request, user });
             }
             Rest::Send { channel, sender, name } => {
-                let owner = self.claims.owner();
+                let owner = self.owners.present();
                 let message = NewMessage { channel, sender, name, id: world.names.message() };
                 let question = database::Question::Append { message, owner };
                 self.ask_database(world, question, Purpose::Append { request, owner });
             }
             Rest::Change { channel, change } => {
-                let owner = self.claims.owner();
+                let owner = self.owners.present();
                 let message_id = world.names.message();
                 let question = database::Question::Change { channel, change, message_id, owner };
                 self.ask_database(world, question, Purpose::Change { request, owner });
@@ -80,7 +80,7 @@ impl Life {
     /// Rows may be claimed that nobody works on.
     fn doubt(&mut self, world: &mut World) {
         let fresh = world.names.uuid();
-        self.claims.doubt_at(fresh, world.now);
+        self.owners.doubt(fresh, world.now);
     }
 
     fn appended(

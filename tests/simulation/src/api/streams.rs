@@ -1,14 +1,14 @@
 //! One push stream to every live gateway incarnation, and what happens to pushes when it breaks.
 
-use super::{Life, fan_out::Place};
+use super::{
+    Life,
+    fan_out::{Place, TIMES},
+};
 use crate::world::{Node, Packet, World, wires::WireId};
 use bytes::Bytes;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
-use touchline_api::simulation::{Ask, Loss, Push, PushId};
+use touchline_api::simulation::{Ask, Loss, Owed, Push, PushId};
 use touchline_ids::{ChannelId, GatewayId, IncarnationId, Seq, UserId};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
@@ -17,6 +17,8 @@ use touchline_proto::{
 use touchline_registry::Lease;
 use touchline_storage::Entry;
 
+/// How long a gateway may take to answer the opening of a stream.
+const OPENING: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 
@@ -24,22 +26,80 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Stream {
     lease: Lease,
     wire: Option<WireId>,
-    open: bool,
+    /// When it is given up, or has been open since.
+    state: State,
     retry: Duration,
-    retry_at: Option<Instant>,
-    /// The last try to open it failed.
-    undialable: bool,
+    /// Why the last try failed; then pushes are refused.
+    failed: Option<Loss>,
+    vouched: bool,
     last_id: u64,
-    pending: BTreeMap<u64, (Place, PushId)>,
-    /// Who may have missed something there: told to sync by the next stream.
-    owed: BTreeSet<UserId>,
+    pending: BTreeMap<u64, Awaited>,
+    owed: Owed,
     /// Pushes that wait for it to open.
-    queued: Vec<PushRequest>,
+    queued: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Opening(Instant),
+    Open(Instant),
+    Waiting(Instant),
+}
+
+/// A push without a result.
+struct Awaited {
+    /// None: a resync, of which nobody waits for the result.
+    push: Option<(Place, PushId)>,
+    request: PushRequest,
+    due: Instant,
 }
 
 impl Stream {
+    fn new(lease: Lease, now: Instant) -> Self {
+        Self {
+            lease,
+            wire: None,
+            state: State::Waiting(now),
+            retry: FIRST_RETRY,
+            failed: None,
+            vouched: false,
+            last_id: 0,
+            pending: BTreeMap::new(),
+            owed: Owed::default(),
+            queued: Vec::new(),
+        }
+    }
+
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.retry_at
+        match self.state {
+            State::Opening(until) | State::Waiting(until) => Some(until),
+            State::Open(_) if self.vouched => self.pending.values().map(|awaited| awaited.due).min(),
+            State::Open(_) => None,
+        }
+    }
+
+    fn add(&mut self, request: PushRequest, push: Option<(Place, PushId)>, now: Instant) -> u64 {
+        self.last_id += 1;
+        let due = now + TIMES.patience + Duration::from_millis(request.ack_wait_ms.into());
+        let request = PushRequest { push_id: self.last_id, ..request };
+        self.pending.insert(self.last_id, Awaited { push, request, due });
+        self.last_id
+    }
+
+    /// Everything under way is lost, and owed.
+    fn lose(&mut self) -> Vec<(Place, PushId)> {
+        self.queued.clear();
+        let mut lost = Vec::new();
+        for awaited in std::mem::take(&mut self.pending).into_values() {
+            match awaited.push {
+                Some(push) => {
+                    self.owed.add(&awaited.request.recipients);
+                    lost.push(push);
+                }
+                None => self.owed.put_back(&awaited.request.recipients),
+            }
+        }
+        lost
     }
 }
 
@@ -51,48 +111,48 @@ pub(super) fn number_of(gateway: &GatewayId) -> usize {
 impl Life {
     /// Opens what is to be open, and lets go of who is dead.
     pub(super) fn streams_on_time(&mut self, world: &mut World) {
-        let alive = self.view.alive();
+        let (alive, now) = (self.view.alive(), world.now);
         let dead: Vec<_> = self.streams.keys().filter(|there| !alive.contains_key(there)).copied().collect();
         for incarnation in dead {
             self.drop_stream(world, incarnation);
         }
         for lease in alive.into_values() {
-            self.stream_to(world, lease);
+            self.streams.entry(lease.incarnation).or_insert_with(|| Stream::new(lease, now));
         }
-        let now = world.now;
-        for stream in self.streams.values_mut().filter(|stream| stream.retry_at.is_some_and(|at| at <= now)) {
-            dial(self.node, stream, world);
+        for incarnation in self.streams.keys().copied().collect::<Vec<_>>() {
+            self.stream_on_time(world, incarnation);
         }
     }
 
-    fn stream_to(&mut self, world: &mut World, lease: Lease) {
-        if self.streams.contains_key(&lease.incarnation) {
-            return;
+    fn stream_on_time(&mut self, world: &mut World, incarnation: IncarnationId) {
+        let (now, node) = (world.now, self.node);
+        let Some(stream) = self.streams.get_mut(&incarnation) else { return };
+        match stream.state {
+            State::Waiting(until) if now >= until => {
+                stream.wire = Some(world.open(node, Node::Gateway(number_of(&stream.lease.gateway)), true));
+                stream.state = State::Opening(now + OPENING);
+            }
+            State::Opening(until) if now >= until => {
+                if let Some(wire) = stream.wire {
+                    world.close(wire, node);
+                }
+                self.not_opened(world, incarnation, Loss::Unreachable);
+            }
+            State::Open(_) if stream.vouched && stream.pending.values().any(|awaited| awaited.due <= now) => {
+                // They stay pending: a gateway that was only stopped for a while still shows them.
+                stream.vouched = false;
+                self.view.unvouch(incarnation, now);
+            }
+            _ => {}
         }
-        let incarnation = lease.incarnation;
-        let mut stream = Stream {
-            lease,
-            wire: None,
-            open: false,
-            retry: FIRST_RETRY,
-            retry_at: None,
-            undialable: false,
-            last_id: 0,
-            pending: BTreeMap::new(),
-            owed: BTreeSet::new(),
-            queued: Vec::new(),
-        };
-        dial(self.node, &mut stream, world);
-        self.streams.insert(incarnation, stream);
     }
 
     fn drop_stream(&mut self, world: &mut World, incarnation: IncarnationId) {
-        let Some(stream) = self.streams.remove(&incarnation) else { return };
-        self.view.unvouch(incarnation);
+        let Some(mut stream) = self.streams.remove(&incarnation) else { return };
         if let Some(wire) = stream.wire {
             world.close(wire, self.node);
         }
-        self.lose(world, stream.pending.into_values().collect(), Loss::Broken);
+        self.lost(world, stream.lose(), Loss::Broken);
     }
 
     fn by_wire(&mut self, wire: WireId) -> Option<&mut Stream> {
@@ -100,49 +160,58 @@ impl Life {
     }
 
     pub(super) fn stream_opened(&mut self, world: &mut World, wire: WireId) {
-        let node = self.node;
+        let (node, now) = (self.node, world.now);
         let Some(stream) = self.by_wire(wire) else { return };
-        (stream.open, stream.undialable, stream.retry) = (true, false, FIRST_RETRY);
-        let owed: Vec<_> = std::mem::take(&mut stream.owed).into_iter().collect();
-        if !owed.is_empty() {
-            stream.last_id += 1;
+        (stream.state, stream.failed, stream.vouched) = (State::Open(now), None, true);
+        // First of all, so that nothing sent on this stream can be acked behind a hole.
+        if let Some(recipients) = stream.owed.take() {
             let resync = PushRequest {
-                push_id: stream.last_id,
                 incarnation: Bytes::copy_from_slice(stream.lease.incarnation.as_bytes()),
-                recipients: pack_users(owed.iter()),
+                recipients,
                 purpose: Purpose::Resync.into(),
                 ..PushRequest::default()
             };
-            world.send(wire, node, Packet::Push(resync));
+            let id = stream.add(resync, None, now);
+            stream.queued.insert(0, id);
         }
-        for request in std::mem::take(&mut stream.queued) {
-            world.send(wire, node, Packet::Push(request));
+        for id in std::mem::take(&mut stream.queued) {
+            if let Some(awaited) = stream.pending.get(&id) {
+                world.send(wire, node, Packet::Push(awaited.request.clone()));
+            }
         }
         let lease = stream.lease.clone();
-        self.view.vouch(lease);
+        self.view.vouch(lease, now);
     }
 
     pub(super) fn stream_broke(&mut self, world: &mut World, wire: WireId) {
         let now = world.now;
         let Some(stream) = self.by_wire(wire) else { return };
-        let was_open = std::mem::take(&mut stream.open);
-        stream.undialable = !was_open;
-        stream.wire = None;
-        stream.queued.clear();
-        stream.retry_at = Some(now + stream.retry);
-        stream.retry = (stream.retry * 2).min(LAST_RETRY);
-        let pending: Vec<_> = std::mem::take(&mut stream.pending).into_values().collect();
         let incarnation = stream.lease.incarnation;
-        self.view.unvouch(incarnation);
-        for (place, push) in &pending {
-            self.owe(incarnation, *place, *push);
-        }
-        let loss = if was_open { Loss::Broken } else { Loss::Unreachable };
-        self.lose(world, pending, loss);
+        let State::Open(since) = stream.state else {
+            // Refused: whoever was there is gone, or goes.
+            return self.not_opened(world, incarnation, Loss::Broken);
+        };
+        (stream.wire, stream.vouched, stream.failed, stream.retry) = (None, false, None, FIRST_RETRY);
+        // Most likely it can be opened again at once. One that breaks again and again must wait.
+        let wait = if now >= since + LAST_RETRY { Duration::ZERO } else { FIRST_RETRY };
+        stream.state = State::Waiting(now + wait);
+        let lost = stream.lose();
+        self.view.unvouch(incarnation, now);
+        self.lost(world, lost, Loss::Broken);
     }
 
-    fn lose(&mut self, world: &mut World, pending: Vec<(Place, PushId)>, loss: Loss) {
-        for (place, push) in pending {
+    fn not_opened(&mut self, world: &mut World, incarnation: IncarnationId, loss: Loss) {
+        let now = world.now;
+        let Some(stream) = self.streams.get_mut(&incarnation) else { return };
+        (stream.wire, stream.failed) = (None, Some(loss));
+        stream.state = State::Waiting(now + stream.retry);
+        stream.retry = (stream.retry * 2).min(LAST_RETRY);
+        let lost = stream.lose();
+        self.lost(world, lost, loss);
+    }
+
+    fn lost(&mut self, world: &mut World, lost: Vec<(Place, PushId)>, loss: Loss) {
+        for (place, push) in lost {
             if let Some(fan) = self.fans.get_mut(&place) {
                 fan.delivery.lost(push, loss);
                 self.go_on(world, place);
@@ -150,48 +219,45 @@ impl Life {
         }
     }
 
-    /// Whom a push was for, they may have missed it.
-    fn owe(&mut self, incarnation: IncarnationId, place: Place, push: PushId) {
-        let Some(fan) = self.fans.get(&place) else { return };
-        let users: Vec<_> = fan.message.members.users.clone();
-        let _ = push;
-        if let Some(stream) = self.streams.get_mut(&incarnation) {
-            stream.owed.extend(users);
-        }
-    }
-
     /// Hands one push to its stream.
     pub(super) fn push(&mut self, world: &mut World, place: Place, push: &Push) {
-        let (node, incarnation) = (self.node, push.gateway);
+        let (node, incarnation, now) = (self.node, push.gateway, world.now);
         if let Some(lease) = self.view.get(incarnation).cloned() {
-            self.stream_to(world, lease);
+            self.streams.entry(incarnation).or_insert_with(|| Stream::new(lease, now));
+            self.stream_on_time(world, incarnation);
         }
         let Some(fan) = self.fans.get_mut(&place) else { return };
         let request = request(&fan.message.entry, &fan.delivery.users(&push.users), push);
         let Some(stream) = self.streams.get_mut(&incarnation) else {
             return fan.delivery.lost(push.id, Loss::Broken);
         };
-        let Some(wire) = stream.wire else {
-            let loss = if stream.undialable { Loss::Unreachable } else { Loss::Broken };
-            fan.delivery.lost(push.id, loss);
-            return self.owe(incarnation, place, push.id);
-        };
-        stream.last_id += 1;
-        let request = PushRequest { push_id: stream.last_id, ..request };
-        stream.pending.insert(stream.last_id, (place, push.id));
-        if stream.open {
-            world.send(wire, node, Packet::Push(request));
-        } else {
-            stream.queued.push(request);
+        if let Some(loss) = stream.failed {
+            stream.owed.add(&request.recipients);
+            return fan.delivery.lost(push.id, loss);
+        }
+        let id = stream.add(request, Some((place, push.id)), now);
+        match (stream.state, stream.wire, stream.pending.get(&id)) {
+            (State::Open(_), Some(wire), Some(awaited)) => {
+                world.send(wire, node, Packet::Push(awaited.request.clone()));
+            }
+            _ => stream.queued.push(id),
         }
     }
 
     pub(super) fn push_answer(&mut self, world: &mut World, wire: WireId, answer: &PushAnswer) {
+        let now = world.now;
+        let Some(stream) = self.by_wire(wire) else { return };
+        if !std::mem::replace(&mut stream.vouched, true) {
+            let lease = stream.lease.clone();
+            self.view.vouch(lease, now);
+        }
         match &answer.answer {
             Some(Answer::Result(result)) => {
                 let Some(stream) = self.by_wire(wire) else { return };
-                let Some((place, push)) = stream.pending.remove(&result.push_id) else { return };
-                if let Some(fan) = self.fans.get_mut(&place) {
+                let Some(awaited) = stream.pending.remove(&result.push_id) else { return };
+                if let Some((place, push)) = awaited.push
+                    && let Some(fan) = self.fans.get_mut(&place)
+                {
                     fan.delivery.answered(push, result);
                     self.go_on(world, place);
                 }
@@ -208,11 +274,6 @@ impl Life {
     }
 }
 
-fn dial(node: Node, stream: &mut Stream, world: &mut World) {
-    stream.retry_at = None;
-    stream.wire = Some(world.open(node, Node::Gateway(number_of(&stream.lease.gateway)), true));
-}
-
 fn request(entry: &Entry, users: &[UserId], push: &Push) -> PushRequest {
     let message = Message {
         channel_id: Bytes::copy_from_slice(entry.channel_id.as_bytes()).into(),
@@ -223,15 +284,15 @@ fn request(entry: &Entry, users: &[UserId], push: &Push) -> PushRequest {
         content: Bytes::copy_from_slice(entry.content.as_bytes()),
         created_at_ms: entry.created_at_ms,
     };
-    let (purpose, ack_wait_ms) = match push.ask {
-        Ask::Show => (Purpose::Show, 3_000),
-        Ask::Acked => (Purpose::Ask, 0),
+    let (purpose, wait) = match push.ask {
+        Ask::Show => (Purpose::Show, TIMES.ack_wait),
+        Ask::Acked => (Purpose::Ask, Duration::ZERO),
     };
     PushRequest {
         push_id: 0,
         incarnation: Bytes::copy_from_slice(push.gateway.as_bytes()),
         recipients: pack_users(users.iter()),
-        ack_wait_ms,
+        ack_wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         traceparent: String::new(),
         message: Some(message),
         purpose: purpose.into(),

@@ -3,31 +3,49 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::Instant;
 use touchline_api::simulation::Holder;
 use touchline_ids::IncarnationId;
 use touchline_registry::{GatewayState, Lease, Route};
+
+/// How long a gateway whose lease is back may take to register all of its sessions again.
+const REGISTERING: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(crate) struct View {
     leases: BTreeMap<IncarnationId, Lease>,
     vouched: BTreeMap<IncarnationId, Lease>,
     absent: BTreeSet<IncarnationId>,
+    /// Until when the routes of gateways that lived without a lease are not to be relied on.
+    unsure: BTreeMap<IncarnationId, Instant>,
 }
 
 impl View {
-    pub(crate) fn refreshed(&mut self, leases: Vec<Lease>) {
+    pub(crate) fn refreshed(&mut self, leases: Vec<Lease>, now: Instant) {
         self.leases = leases.into_iter().map(|lease| (lease.incarnation, lease)).collect();
         let leases = &self.leases;
         self.absent.retain(|incarnation| !leases.contains_key(incarnation));
+        self.doubt(now);
     }
 
-    pub(crate) fn vouch(&mut self, lease: Lease) {
+    /// Who lives without a lease may have lost its routes with it.
+    fn doubt(&mut self, now: Instant) {
+        let Self { leases, vouched, unsure, .. } = self;
+        unsure.retain(|there, until| now < *until && (leases.contains_key(there) || vouched.contains_key(there)));
+        let unlisted = vouched.keys().filter(|there| !leases.contains_key(there));
+        unsure.extend(unlisted.map(|there| (*there, now + REGISTERING)));
+    }
+
+    pub(crate) fn vouch(&mut self, lease: Lease, now: Instant) {
         self.vouched.insert(lease.incarnation, lease);
+        self.doubt(now);
     }
 
-    pub(crate) fn unvouch(&mut self, incarnation: IncarnationId) {
+    pub(crate) fn unvouch(&mut self, incarnation: IncarnationId, now: Instant) {
         self.vouched.remove(&incarnation);
+        self.doubt(now);
     }
 
     pub(crate) fn get(&self, incarnation: IncarnationId) -> Option<&Lease> {
@@ -44,11 +62,13 @@ impl View {
     /// Who takes new sessions.
     pub(crate) fn ready(&self) -> Vec<&Lease> {
         let ready = |lease: &&Lease| lease.state == GatewayState::Ready && lease.sessions < lease.capacity;
-        self.leases.values().filter(ready).collect()
+        let listed: Vec<_> = self.leases.values().filter(ready).collect();
+        if self.leases.is_empty() { self.vouched.values().filter(ready).collect() } else { listed }
     }
 
-    /// Routes by live gateway, and whether there was an incarnation never heard of.
-    pub(crate) fn group(&self, routes: &[Route]) -> (Vec<Holder>, bool) {
+    /// Routes of so many users by live gateway, and whether there was an incarnation never heard of.
+    pub(crate) fn group(&mut self, routes: &[Route], users: usize, now: Instant) -> (Vec<Holder>, bool) {
+        self.doubt(now);
         let mut groups: BTreeMap<IncarnationId, Vec<u32>> = BTreeMap::new();
         let mut unknown = false;
         for route in routes {
@@ -57,6 +77,10 @@ impl View {
             } else {
                 unknown |= !self.absent.contains(&route.incarnation);
             }
+        }
+        // The registry may have forgotten whom these hold: they are asked for everybody.
+        for there in self.unsure.keys() {
+            groups.insert(*there, (0u32..).take(users).collect());
         }
         let holder = |(gateway, users): (IncarnationId, Vec<u32>)| Holder { gateway, users: users.into() };
         (groups.into_iter().map(holder).collect(), unknown)
