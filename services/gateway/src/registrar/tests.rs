@@ -8,6 +8,8 @@ use touchline_ids::{ConnectionNumber, IncarnationId, SessionId};
 const LIMITS: HubLimits =
     HubLimits { capacity: 50_000, sessions_per_user: 3, queue: Bounds { frames: 2, bytes: 1000 } };
 
+type Session = (Arc<User>, Arc<Member>);
+
 struct World {
     hub: Hub,
     registrar: Registrar,
@@ -16,14 +18,14 @@ struct World {
 
 impl World {
     /// With so many sessions, in the order in which they came.
-    fn new(sessions: usize) -> (Self, Vec<(Arc<User>, Arc<Member>)>) {
+    fn new(sessions: usize) -> (Self, Vec<Session>) {
         let now = Instant::now();
         let mut world = Self { hub: Hub::new(LIMITS), registrar: Registrar::new(LIMITS.capacity as usize, now), now };
         let sessions = (0..sessions).map(|_| world.join()).collect();
         (world, sessions)
     }
 
-    fn join(&mut self) -> (Arc<User>, Arc<Member>) {
+    fn join(&mut self) -> Session {
         let registration = Registration {
             user: UserId::new(),
             device: "phone".parse().expect("a device"),
@@ -73,7 +75,7 @@ impl World {
     }
 }
 
-fn ids(sessions: &[(Arc<User>, Arc<Member>)]) -> Vec<SessionId> {
+fn ids(sessions: &[Session]) -> Vec<SessionId> {
     sessions.iter().rev().map(|(_, member)| member.session).collect()
 }
 
