@@ -1,6 +1,6 @@
 //! Ids that a seed draws: in the order in which they are made, as UUIDv7s are, and never by a clock.
 
-use touchline_ids::{ChannelId, IncarnationId, MessageId, SessionId, UserId};
+use touchline_ids::{ChannelId, IncarnationId, MessageId, UserId};
 use uuid::Uuid;
 
 /// Draws ids.
@@ -35,9 +35,5 @@ impl Names {
 
     pub(crate) fn incarnation(&mut self) -> IncarnationId {
         IncarnationId(self.uuid())
-    }
-
-    pub(crate) fn session(&mut self) -> SessionId {
-        SessionId(self.uuid())
     }
 }

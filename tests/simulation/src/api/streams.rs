@@ -164,7 +164,11 @@ impl Life {
         let Some(stream) = self.by_wire(wire) else { return };
         (stream.state, stream.failed, stream.vouched) = (State::Open(now), None, true);
         // First of all, so that nothing sent on this stream can be acked behind a hole.
-        if let Some(recipients) = stream.owed.take() {
+        if let Some(owed) = stream.owed.take() {
+            // They come in no order.
+            let mut users: Vec<_> = unpack_users(&owed).into_iter().flatten().collect();
+            users.sort_unstable();
+            let recipients = pack_users(users.iter());
             let resync = PushRequest {
                 incarnation: Bytes::copy_from_slice(stream.lease.incarnation.as_bytes()),
                 recipients,
