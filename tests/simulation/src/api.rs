@@ -64,6 +64,8 @@ pub(super) struct Life {
     lanes: BTreeMap<ChannelId, VecDeque<Waiting>>,
     calls: BTreeMap<CallId, Purpose>,
     acks: BTreeMap<(UserId, ChannelId), Seq>,
+    /// What the database was not there for is tried again.
+    again: Vec<(Instant, Purpose)>,
     clock: Clock,
     stopping: bool,
 }
@@ -78,8 +80,8 @@ struct Clock {
 
 /// What an answer is for.
 pub(super) enum Purpose {
-    Append { request: CallId, owner: uuid::Uuid },
-    Change { request: CallId, owner: uuid::Uuid },
+    Append(CallId),
+    Change(CallId),
     Sync { request: CallId, user: UserId },
     /// The first look-up of a message.
     Route(ChannelId),
@@ -90,8 +92,10 @@ pub(super) enum Purpose {
     View,
     Notified(Place, Vec<UserId>),
     Finished(Place),
+    /// Rows let go that belong to one of these owners.
+    Released(Place, Vec<uuid::Uuid>),
     Delivered(Vec<(UserId, ChannelId, Seq)>),
-    Taken(uuid::Uuid),
+    Taken,
     Nothing,
 }
 
@@ -174,6 +178,7 @@ impl Life {
             lanes: BTreeMap::new(),
             calls: BTreeMap::new(),
             acks: BTreeMap::new(),
+            again: Vec::new(),
             clock,
             stopping: false,
         }
@@ -259,11 +264,12 @@ impl Life {
             if !self.stopping && self.takeover.is_due(now) {
                 let owner = self.owners.present();
                 let question = database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE };
-                self.ask_database(world, question, Purpose::Taken(owner));
+                self.ask_database(world, question, Purpose::Taken);
             }
         }
         self.streams_on_time(world);
         self.fans_on_time(world);
+        self.again_on_time(world);
     }
 
     fn next_wake(&self) -> Instant {
@@ -271,7 +277,8 @@ impl Life {
         let regular = refresh.min(renewal).min(flush).min(poll);
         let streams = self.streams.values().filter_map(|stream| stream.next_wake());
         let fans = self.fans.values().filter_map(|fan| fan.wake);
-        streams.chain(fans).fold(regular, Instant::min)
+        let again = self.again.iter().map(|(at, _)| *at);
+        streams.chain(fans).chain(again).fold(regular, Instant::min)
     }
 
     /// Softly: nothing new, what is not finished goes to others.
@@ -280,6 +287,7 @@ impl Life {
         let owners = self.owners.all(world.now);
         self.fans.clear();
         self.lanes.clear();
+        self.again.clear();
         self.write_acks(world);
         self.ask_database(world, database::Question::ReleaseAll(owners), Purpose::Nothing);
     }

@@ -20,7 +20,7 @@ use touchline_ids::{ConnectionNumber, UserId};
 use touchline_storage::Entry;
 
 /// How long a REST call may take; the rules have a limit of their own.
-const REST_PATIENCE: Duration = Duration::from_secs(12);
+pub(crate) const REST_PATIENCE: Duration = Duration::from_secs(12);
 
 pub(crate) struct Device {
     node: Node,
@@ -191,6 +191,7 @@ impl Device {
 fn brief(event: &Event) -> String {
     match event {
         Event::Message(message) => format!("shows {} {}", message.channel_id, message.seq),
+        Event::Online { gateway, moved, .. } => format!("is online at {gateway}, moved: {moved}"),
         other => format!("{other:?}"),
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     Figures, Setting,
     api::Api,
     database::Database,
-    device::Device,
+    device::{self, Device},
     faults::{self, Fault, What},
     gateway::{self, Gateway},
     record::Record,
@@ -261,13 +261,18 @@ impl Simulation {
         self.world.break_store(Node::Database);
     }
 
-    /// Whether a fault concerned a device, its gateway or the way between them in that time.
-    pub(crate) fn was_hit(&self, _device: usize, from: Instant, to: Instant) -> bool {
+    /// Whether a device was not healthy in that time though it was connected: a fault concerned gateways, or it waited
+    /// for the answer of an api that is stopped.
+    pub(crate) fn was_hit(&self, device: usize, from: Instant, to: Instant) -> bool {
         let began = self.world.began;
-        self.faults.iter().any(|fault| {
+        let hit = |fault: &Fault| {
             let (begins, ends) = (began + fault.at, began + fault.at + fault.lasts);
             fault.hits_gateways() && begins < to && ends + Duration::from_secs(2) > from
-        })
+        };
+        let waits = |(asker, at): &(Node, Instant)| {
+            *asker == Node::Device(device) && *at < to && *at + device::REST_PATIENCE > from
+        };
+        self.faults.iter().any(hit) || self.world.record.in_vain.iter().any(waits)
     }
 
     pub(crate) fn figures(&self) -> Figures {

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use touchline_ids::{ChannelId, UserId};
 use touchline_proto::{
     convert::unpack_users,
-    push::{PushAnswer, PushRequest},
+    push::{PushAnswer, PushRequest, PushResult, push_answer::Answer},
 };
 use wires::{Wire, WireId};
 
@@ -102,7 +102,17 @@ impl Packet {
                 let place = channel.map(|channel| (channel, message.map(|message| message.seq)));
                 format!("push {} purpose {} {place:?} for {users:?}", push.push_id, push.purpose)
             }
-            Self::PushAnswer(answer) => format!("{answer:?}"),
+            Self::PushAnswer(PushAnswer { answer: Some(Answer::Result(result)) }) => {
+                let users = |packed: &[u8]| unpack_users(packed).into_iter().flatten().map(short).collect::<Vec<_>>();
+                let PushResult { push_id, gone, slow, unacked, stale_incarnation: stale } = result;
+                let (gone, slow, unacked) = (users(gone), users(slow), users(unacked));
+                format!("result {push_id}: gone {gone:?} slow {slow:?} unacked {unacked:?} stale {stale}")
+            }
+            Self::PushAnswer(_) => "acks".to_owned(),
+            Self::Text(text) if text.contains(r#""message""#) => {
+                let frame: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                format!("message {} {} ({})", frame["channel_id"], frame["seq"], frame["check"])
+            }
             Self::Text(text) if text.contains(r#""ready""#) => "ready".to_owned(),
             Self::Text(text) => text.to_string(),
             other => format!("{other:?}"),
@@ -359,7 +369,11 @@ impl World {
         match process.state {
             State::Up => Some(Next::Run(node, input)),
             State::Paused => {
+                let asked = if let Input::Asked(call, _) = &input { Some(*call) } else { None };
                 process.backlog.push_back(input);
+                if let Some(call) = asked.and_then(|call| self.calls.get(&call)) {
+                    self.record.waits_in_vain(call.asker, self.now);
+                }
                 None
             }
             State::Down => None,

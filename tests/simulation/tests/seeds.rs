@@ -83,6 +83,23 @@ fn unregistering_without_compare_is_found() {
     is_found(Sabotage::UnregisterWithoutCompare);
 }
 
+/// `SURVEY=1000` lists every failing seed below it.
+#[test]
+fn survey() {
+    let Some(seeds) = env::var("SURVEY").ok().and_then(|seeds| seeds.parse::<u64>().ok()) else { return };
+    let faults = match env::var("FAULTS").as_deref() {
+        Ok("none") => Faults::None,
+        Ok("one") => Faults::One,
+        _ => Faults::Many,
+    };
+    for seed in 0..seeds {
+        if let Err(failure) = run(seed, Setting { faults, sabotage: Sabotage::Nothing }) {
+            let faults: Vec<_> = failure.trace.iter().filter(|line| line.contains("FAULT")).map(|line| line.split_once("FAULT").unwrap().1.to_owned()).collect();
+            println!("{seed}: {} | {}", failure.wrong[0], faults.join(";"));
+        }
+    }
+}
+
 /// `SEED=123` shows every step of that seed.
 #[test]
 fn one_seed() {

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use touchline_api::simulation::{Delivery, Holder, Step, Times};
 use touchline_ids::{ChannelId, Seq, UserId};
 use touchline_storage::{Entry, Members};
-use uuid::Uuid;
 
 pub(crate) type Place = (ChannelId, Seq);
 
@@ -29,7 +28,6 @@ pub(super) struct Waiting {
     pub(super) members: Arc<Members>,
     pub(super) no_push: bool,
     pub(super) attempt: u32,
-    pub(super) owner: Uuid,
 }
 
 /// A message on its way.
@@ -152,12 +150,11 @@ impl Life {
                     self.finish(world, place, if no_push { Vec::new() } else { missed });
                 }
                 Step::HandOver => {
-                    let owner = fan.message.owner;
                     self.fans.remove(&place);
                     self.takeover.handed_over(world.now);
                     world.note(self.node, || format!("hands {place:?} over"));
-                    let question = database::Question::Release { messages: vec![place], owner };
-                    self.ask_database(world, question, Purpose::Nothing);
+                    let owners = self.owners.all(world.now);
+                    self.release(world, place, owners);
                 }
             }
         }
@@ -172,7 +169,7 @@ impl Life {
     }
 
     /// Rows whose claims had ended are this api's now.
-    pub(super) fn took(&mut self, world: &mut World, taken: Vec<database::Taken>, owner: Uuid) {
+    pub(super) fn took(&mut self, world: &mut World, taken: Vec<database::Taken>) {
         let mut by_channel: BTreeMap<Place, database::Taken> = BTreeMap::new();
         by_channel.extend(taken.into_iter().map(|taken| ((taken.entry.channel_id, taken.entry.seq), taken)));
         for (place, taken) in by_channel {
@@ -181,7 +178,7 @@ impl Life {
                 continue;
             }
             let database::Taken { entry, members, no_push, attempts } = taken;
-            self.begin(world, Waiting { entry, members, no_push, attempt: attempts, owner });
+            self.begin(world, Waiting { entry, members, no_push, attempt: attempts });
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::{
 };
 use rand::seq::SliceRandom as _;
 use touchline_ids::UserId;
-use uuid::Uuid;
 
 /// Gateways in the answer to a connect.
 const CANDIDATES: usize = 3;
@@ -30,13 +29,13 @@ impl Life {
                 let owner = self.owners.present();
                 let message = NewMessage { channel, sender, name, id: world.names.message() };
                 let question = database::Question::Append { message, owner };
-                self.ask_database(world, question, Purpose::Append { request, owner });
+                self.ask_database(world, question, Purpose::Append(request));
             }
             Rest::Change { channel, change } => {
                 let owner = self.owners.present();
                 let message_id = world.names.message();
                 let question = database::Question::Change { channel, change, message_id, owner };
-                self.ask_database(world, question, Purpose::Change { request, owner });
+                self.ask_database(world, question, Purpose::Change(request));
             }
         }
     }
@@ -62,8 +61,8 @@ impl Life {
     ) {
         use database::Answer;
         match (purpose, answer) {
-            (Purpose::Append { request, owner }, answer) => self.appended(world, request, owner, false, answer, crash),
-            (Purpose::Change { request, owner }, answer) => self.appended(world, request, owner, true, answer, crash),
+            (Purpose::Append(request), answer) => self.appended(world, request, false, answer, crash),
+            (Purpose::Change(request), answer) => self.appended(world, request, true, answer, crash),
             (Purpose::Sync { request, user }, Ok(Answer::Synced(synced))) => {
                 for (channel, seq) in &synced.right {
                     self.note_ack(user, *channel, *seq);
@@ -71,8 +70,8 @@ impl Life {
                 world.answer(request, RestAnswer::Synced(synced));
             }
             (Purpose::Sync { request, .. }, _) => world.answer(request, RestAnswer::Unavailable),
-            (Purpose::Taken(owner), Ok(Answer::Taken(taken))) => self.took(world, taken, owner),
-            (Purpose::Taken(_), Err(Failure::Unknown)) => self.doubt(world),
+            (Purpose::Taken, Ok(Answer::Taken(taken))) => self.took(world, taken),
+            (Purpose::Taken, Err(Failure::Unknown)) => self.doubt(world),
             (purpose, answer) => self.settled(world, purpose, answer),
         }
     }
@@ -87,7 +86,6 @@ impl Life {
         &mut self,
         world: &mut World,
         request: CallId,
-        owner: Uuid,
         no_push: bool,
         answer: Result<database::Answer, Failure>,
         crash: &mut Crashing,
@@ -109,7 +107,7 @@ impl Life {
                 if crash.at(Crash::AfterCommit) {
                     return;
                 }
-                self.begin(world, Waiting { entry, members, no_push, attempt: 1, owner });
+                self.begin(world, Waiting { entry, members, no_push, attempt: 1 });
             }
             Appended::Duplicate { seq, id } => world.answer(request, RestAnswer::Sent { seq, message: id }),
             Appended::NotAMember => world.answer(request, RestAnswer::Refused),
