@@ -4,6 +4,7 @@ use crate::{
     Api, Config, Dependencies, Failed,
     auth::OutsideUsers,
     claims::Claims,
+    debts::Debts,
     deliver::Deliverer,
     delivered::Delivered,
     delivery::Times,
@@ -93,9 +94,10 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     };
 
     let directory = Arc::new(Directory::new(Arc::clone(&registry)));
-    let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory));
+    let debts = Arc::<Debts>::default();
+    let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory), Arc::clone(&debts));
     let look_ups = Arc::new(look_ups);
-    let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), lives.delivering.clone()));
+    let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), debts, lives.delivering.clone()));
     let times = Times {
         ack_wait: Duration::from_millis(config.ack_wait_ms.into()),
         patience: Finisher::PATIENCE,

@@ -10,6 +10,7 @@ mod client_address;
 mod clock;
 mod config;
 mod connect;
+mod debts;
 mod deliver;
 mod delivered;
 mod delivery;
@@ -49,6 +50,7 @@ pub use vital::Failed;
 pub mod simulation {
     pub use crate::{
         claims::{Claim, Claims, Owners},
+        debts::Debts,
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
         owed::Owed,
         reached::Reached,

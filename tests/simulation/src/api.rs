@@ -22,7 +22,7 @@ use std::{
 };
 use streams::Stream;
 use tokio::time::Instant;
-use touchline_api::simulation::{Owners, Schedule};
+use touchline_api::simulation::{Debts, Owners, Schedule};
 use touchline_ids::{ChannelId, IncarnationId, Seq, UserId};
 use view::View;
 
@@ -59,6 +59,7 @@ pub(super) struct Life {
     takeover: Schedule,
     view: View,
     streams: BTreeMap<IncarnationId, Stream>,
+    debts: Debts,
     fans: BTreeMap<Place, Fan>,
     /// By channel: what waits for its look-up, in log order. The first one's is under way.
     lanes: BTreeMap<ChannelId, VecDeque<Waiting>>,
@@ -88,7 +89,7 @@ pub(super) enum Purpose {
     /// A later one of these members.
     Look(Place, Vec<u32>),
     /// A look-up that met an unknown incarnation waits for who is alive.
-    Alive(Box<Purpose>, Vec<touchline_registry::Route>, usize),
+    Alive(Box<Purpose>, Vec<touchline_registry::Route>),
     View,
     Notified(Place, Vec<UserId>),
     Finished(Place),
@@ -122,7 +123,8 @@ impl Api {
             Input::Answer(call, outcome) => life.answer(world, call, outcome, &mut crash),
             Input::Asked(call, rest) => life.asked(world, call, rest),
             Input::Received(wire, Packet::Pong) => life.stream_opened(world, wire),
-            Input::Broken(wire) => life.stream_broke(world, wire),
+            Input::Broken(wire) => life.stream_broke(world, wire, false),
+            Input::Silent(wire) => life.stream_broke(world, wire, true),
             Input::Received(wire, Packet::PushAnswer(answer)) => life.push_answer(world, wire, &answer),
             _ => {}
         }
@@ -166,7 +168,7 @@ impl Life {
     fn new(node: Node, without_takeover: bool, world: &mut World) -> Self {
         let now = world.now;
         let owners = Owners::new(world.names.uuid());
-        let takeover = if without_takeover { Schedule::never() } else { Schedule::new(now) };
+        let takeover = if without_takeover { Schedule::never() } else { Schedule::default() };
         let clock = Clock { refresh: now, renewal: now + RENEWAL, flush: now + FLUSH, poll: now + Schedule::pause(world.chance.random()) };
         Self {
             node,
@@ -174,6 +176,7 @@ impl Life {
             takeover,
             view: View::default(),
             streams: BTreeMap::new(),
+            debts: Debts::default(),
             fans: BTreeMap::new(),
             lanes: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -224,15 +227,15 @@ impl Life {
     ) {
         match (purpose, answer) {
             (Purpose::View, Ok(registry::Answer::Gateways(leases))) => self.view.refreshed(leases, world.now),
-            (Purpose::Alive(purpose, routes, users), answer) => {
+            (Purpose::Alive(purpose, routes), answer) => {
+                let users = self.asked_users(&purpose);
                 if let Ok(registry::Answer::Gateways(leases)) = answer {
                     self.view.refreshed(leases, world.now);
                     self.view.absent(&routes);
-                    let groups = self.view.group(&routes, users, world.now).0;
-                    self.routed(world, *purpose, groups, crash);
+                    let groups = self.view.group(&routes, users.len(), world.now);
+                    self.grouped(world, *purpose, groups, &users, crash);
                 } else {
-                    let groups = self.view.everybody(users);
-                    self.routed(world, *purpose, groups, crash);
+                    self.broadcast(world, *purpose, &users, crash);
                 }
             }
             (purpose @ (Purpose::Route(_) | Purpose::Look(..)), answer) => {
@@ -261,9 +264,9 @@ impl Life {
         }
         if now >= self.clock.poll {
             self.clock.poll = now + Schedule::pause(world.chance.random());
-            if !self.stopping && self.takeover.is_due(now) {
+            if !self.stopping && self.takeover.is_due() {
                 let owner = self.owners.present();
-                let question = database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE };
+                let question = database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE, waited: self.takeover.waited(now) };
                 self.ask_database(world, question, Purpose::Taken);
             }
         }

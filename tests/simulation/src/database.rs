@@ -29,7 +29,7 @@ pub(crate) enum Question {
     Notify(Vec<(UserId, ChannelId, Seq)>),
     Delivered(Vec<(UserId, ChannelId, Seq)>),
     RenewClaims(Uuid),
-    TakeExpired { owner: Uuid, limit: usize },
+    TakeExpired { owner: Uuid, limit: usize, waited: Duration },
     Release { messages: Vec<(ChannelId, Seq)>, owner: Uuid },
     ReleaseAll(Vec<Uuid>),
 }
@@ -105,7 +105,9 @@ impl Database {
                 Answer::Appended(self.change(channel, change, message_id, owner, by_its_clock))
             }
             Question::Sync { user, cursors, recent } => Answer::Synced(self.sync(user, &cursors, recent)),
-            Question::TakeExpired { owner, limit } => Answer::Taken(self.take_expired(owner, limit, by_its_clock)),
+            Question::TakeExpired { owner, limit, waited } => {
+                Answer::Taken(self.take_expired(owner, limit, waited, by_its_clock))
+            }
             other => {
                 self.settle(other, now, by_its_clock);
                 Answer::Done

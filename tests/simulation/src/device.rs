@@ -68,7 +68,7 @@ impl Device {
             Input::Answer(call, outcome) => life.answer(call, outcome, now),
             Input::Opened(wire) => life.say_hello(world, node, self.number, wire),
             Input::Received(wire, packet) => life.received(world, node, wire, packet),
-            Input::Broken(wire) => life.broken(wire, now),
+            Input::Broken(wire) | Input::Silent(wire) => life.broken(wire, now),
             Input::Order(Order::Reading(reading)) => {
                 life.rules.set_reading(reading, now);
                 life.sockets.values().for_each(|socket| world.set_reading(socket.wire, node, reading));

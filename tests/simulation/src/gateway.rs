@@ -128,7 +128,7 @@ impl Life {
             Input::Accepted(wire) => self.accepted(world, wire),
             Input::Received(wire, Packet::Push(push)) => self.push(world, wire, push),
             Input::Received(wire, packet) => self.received(world, wire, packet),
-            Input::Broken(wire) => self.broken(world, wire),
+            Input::Broken(wire) | Input::Silent(wire) => self.broken(world, wire),
             Input::Room(wire) => self.writable(world, wire),
             _ => {}
         }

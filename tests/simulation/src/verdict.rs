@@ -133,7 +133,7 @@ impl Judge<'_> {
         for (id, channel) in self.channels() {
             for entry in channel.log.iter().filter(|entry| entry.kind == Kind::Text) {
                 for user in channel.members_at(entry.seq).users.iter().filter(|user| **user != entry.sender_id) {
-                    let notified = database.notifications.get(&(*user, id)).is_some_and(|up_to| *up_to >= entry.seq);
+                    let notified = self.is_notified(*user, id, entry.seq);
                     if !notified && !self.has(*user, entry.message_id) {
                         wrong.push(format!("{user} has {} of {id} on no device and is not notified", entry.seq));
                     }
@@ -147,6 +147,14 @@ impl Judge<'_> {
                 wrong.push(format!("{user} is online and still notified of {id} {up_to}"));
             }
         }
+    }
+
+    /// Whether there is a notification; for a membership that ended, whether there was one: a later one's acks cancel it.
+    fn is_notified(&self, user: UserId, id: ChannelId, seq: Seq) -> bool {
+        let database = &self.simulation.world.database;
+        let stands = database.notifications.get(&(user, id)).is_some_and(|up_to| *up_to >= seq);
+        let was = |(_, of, channel, at): &(Instant, UserId, ChannelId, Seq)| (*of, *channel, *at) == (user, id, seq);
+        stands || self.removal(id, user, seq).is_some() && database.notified.iter().any(was)
     }
 
     fn has(&self, user: UserId, message: MessageId) -> bool {
@@ -170,7 +178,9 @@ impl Judge<'_> {
             for entry in channel.log.iter().filter(|entry| channel.shows(user, entry.seq)) {
                 let Some(committed) = world.database.committed.get(&(id, entry.seq)).copied() else { continue };
                 let late = committed + PROMISED;
-                if shown.ever.get(&entry.message_id).is_some_and(|at| *at <= late) {
+                // Whoever is removed meanwhile may not see it any more.
+                let removed = self.removal(id, user, entry.seq).is_some_and(|at| at <= late);
+                if removed || shown.ever.get(&entry.message_id).is_some_and(|at| *at <= late) {
                     continue;
                 }
                 if self.is_healthy(device, committed, late) && !self.simulation.was_hit(device, committed, late) {
@@ -179,6 +189,13 @@ impl Judge<'_> {
                 }
             }
         }
+    }
+
+    /// When the membership in which `user` sees `seq` ended.
+    fn removal(&self, id: ChannelId, user: UserId, seq: Seq) -> Option<Instant> {
+        let database = &self.simulation.world.database;
+        let left = database.channels.get(&id)?.seen_by(user, seq)?.left?;
+        database.committed.get(&(id, left)).copied()
     }
 
     fn no_false_notification(&self, wrong: &mut Vec<String>) {

@@ -61,6 +61,8 @@ pub(crate) enum Input {
     Room(WireId),
     /// A wire ended, or never stood.
     Broken(WireId),
+    /// A wire was given up: the other end showed no sign of life.
+    Silent(WireId),
     /// Something its owner does to it.
     Order(Order),
 }

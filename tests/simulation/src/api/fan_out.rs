@@ -1,6 +1,6 @@
 //! Messages on their way: look-ups in, pushes out. What to do is [`Delivery`]'s to say.
 
-use super::{Crash, Crashing, Life, Purpose};
+use super::{Crash, Crashing, Life, Purpose, view::Groups};
 use crate::{
     database, registry,
     world::{World, calls::Failure},
@@ -61,13 +61,16 @@ impl Life {
         self.ask_registry(world, registry::Question::LookUp(users), LOOK_UP_BUDGET, purpose);
     }
 
-    fn asked_users(&self, purpose: &Purpose) -> usize {
+    pub(super) fn asked_users(&self, purpose: &Purpose) -> Vec<UserId> {
         match purpose {
             Purpose::Route(channel) => {
-                self.lanes.get(channel).and_then(|lane| lane.front()).map_or(0, |first| first.members.users.len())
+                let first = self.lanes.get(channel).and_then(|lane| lane.front());
+                first.map(|first| first.members.users.clone()).unwrap_or_default()
             }
-            Purpose::Look(_, positions) => positions.len(),
-            _ => 0,
+            Purpose::Look(place, positions) => {
+                self.fans.get(place).map(|fan| fan.delivery.users(positions)).unwrap_or_default()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -79,18 +82,39 @@ impl Life {
         crash: &mut Crashing,
     ) {
         let users = self.asked_users(&purpose);
-        if let Ok(registry::Answer::Routes(routes)) = answer {
-            let (groups, unknown) = self.view.group(&routes, users, world.now);
-            if unknown {
-                let purpose = Purpose::Alive(Box::new(purpose), routes, users);
-                self.ask_registry(world, registry::Question::Gateways, VIEW_BUDGET, purpose);
-            } else {
-                self.routed(world, purpose, groups, crash);
-            }
+        let Ok(registry::Answer::Routes(routes)) = answer else {
+            return self.broadcast(world, purpose, &users, crash);
+        };
+        let groups = self.view.group(&routes, users.len(), world.now);
+        if groups.unknown {
+            let purpose = Purpose::Alive(Box::new(purpose), routes);
+            self.ask_registry(world, registry::Question::Gateways, VIEW_BUDGET, purpose);
         } else {
-            let groups = self.view.everybody(users);
-            self.routed(world, purpose, groups, crash);
+            self.grouped(world, purpose, groups, &users, crash);
         }
+    }
+
+    pub(super) fn grouped(
+        &mut self,
+        world: &mut World,
+        purpose: Purpose,
+        groups: Groups,
+        users: &[UserId],
+        crash: &mut Crashing,
+    ) {
+        for route in groups.left_out {
+            if let Some(user) = users.get(route.index as usize) {
+                self.debts.left_out(route.incarnation, *user, world.now);
+            }
+        }
+        self.routed(world, purpose, groups.live, crash);
+    }
+
+    /// Without an answer everybody alive is asked.
+    pub(super) fn broadcast(&mut self, world: &mut World, purpose: Purpose, users: &[UserId], crash: &mut Crashing) {
+        self.debts.broadcast(users, world.now);
+        let groups = self.view.everybody(users.len());
+        self.routed(world, purpose, groups, crash);
     }
 
     /// Who holds whom is known: push.

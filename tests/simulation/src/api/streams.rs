@@ -55,7 +55,7 @@ struct Awaited {
 }
 
 impl Stream {
-    fn new(lease: Lease, now: Instant) -> Self {
+    fn new(lease: Lease, owed: Owed, now: Instant) -> Self {
         Self {
             lease,
             wire: None,
@@ -65,7 +65,7 @@ impl Stream {
             vouched: false,
             last_id: 0,
             pending: BTreeMap::new(),
-            owed: Owed::default(),
+            owed,
             queued: Vec::new(),
         }
     }
@@ -117,11 +117,17 @@ impl Life {
             self.drop_stream(world, incarnation);
         }
         for lease in alive.into_values() {
-            self.streams.entry(lease.incarnation).or_insert_with(|| Stream::new(lease, now));
+            self.stream_to(lease, now);
         }
         for incarnation in self.streams.keys().copied().collect::<Vec<_>>() {
             self.stream_on_time(world, incarnation);
         }
+    }
+
+    fn stream_to(&mut self, lease: Lease, now: Instant) {
+        let Self { streams, debts, .. } = self;
+        let incarnation = lease.incarnation;
+        streams.entry(incarnation).or_insert_with(|| Stream::new(lease, debts.take(incarnation, now), now));
     }
 
     fn stream_on_time(&mut self, world: &mut World, incarnation: IncarnationId) {
@@ -152,7 +158,9 @@ impl Life {
         if let Some(wire) = stream.wire {
             world.close(wire, self.node);
         }
-        self.lost(world, stream.lose(), Loss::Broken);
+        let lost = stream.lose();
+        self.debts.keep(incarnation, &stream.owed, world.now);
+        self.lost(world, lost, Loss::Broken);
     }
 
     fn by_wire(&mut self, wire: WireId) -> Option<&mut Stream> {
@@ -187,7 +195,7 @@ impl Life {
         self.view.vouch(lease, now);
     }
 
-    pub(super) fn stream_broke(&mut self, world: &mut World, wire: WireId) {
+    pub(super) fn stream_broke(&mut self, world: &mut World, wire: WireId, silent: bool) {
         let now = world.now;
         let Some(stream) = self.by_wire(wire) else { return };
         let incarnation = stream.lease.incarnation;
@@ -195,13 +203,15 @@ impl Life {
             // Refused: whoever was there is gone, or goes.
             return self.not_opened(world, incarnation, Loss::Broken);
         };
+        // Given up for its silence it may be well for others.
+        let loss = if silent || !stream.vouched { Loss::Unreachable } else { Loss::Broken };
         (stream.wire, stream.vouched, stream.failed, stream.retry) = (None, false, None, FIRST_RETRY);
         // Most likely it can be opened again at once. One that breaks again and again must wait.
         let wait = if now >= since + LAST_RETRY { Duration::ZERO } else { FIRST_RETRY };
         stream.state = State::Waiting(now + wait);
         let lost = stream.lose();
         self.view.unvouch(incarnation, now);
-        self.lost(world, lost, Loss::Broken);
+        self.lost(world, lost, loss);
     }
 
     fn not_opened(&mut self, world: &mut World, incarnation: IncarnationId, loss: Loss) {
@@ -227,7 +237,7 @@ impl Life {
     pub(super) fn push(&mut self, world: &mut World, place: Place, push: &Push) {
         let (node, incarnation, now) = (self.node, push.gateway, world.now);
         if let Some(lease) = self.view.get(incarnation).cloned() {
-            self.streams.entry(incarnation).or_insert_with(|| Stream::new(lease, now));
+            self.stream_to(lease, now);
             self.stream_on_time(world, incarnation);
         }
         let Some(fan) = self.fans.get_mut(&place) else { return };

@@ -13,6 +13,15 @@ use touchline_registry::{GatewayState, Lease, Route};
 /// How long a gateway whose lease is back may take to register all of its sessions again.
 const REGISTERING: Duration = Duration::from_secs(10);
 
+/// Routes by live gateway.
+pub(crate) struct Groups {
+    pub(crate) live: Vec<Holder>,
+    /// Routes to gateways that are not in the view.
+    pub(crate) left_out: Vec<Route>,
+    /// Some of those were never heard of.
+    pub(crate) unknown: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct View {
     leases: BTreeMap<IncarnationId, Lease>,
@@ -66,16 +75,17 @@ impl View {
         if self.leases.is_empty() { self.vouched.values().filter(ready).collect() } else { listed }
     }
 
-    /// Routes of so many users by live gateway, and whether there was an incarnation never heard of.
-    pub(crate) fn group(&mut self, routes: &[Route], users: usize, now: Instant) -> (Vec<Holder>, bool) {
+    /// Groups the routes of so many users.
+    pub(crate) fn group(&mut self, routes: &[Route], users: usize, now: Instant) -> Groups {
         self.doubt(now);
         let mut groups: BTreeMap<IncarnationId, Vec<u32>> = BTreeMap::new();
-        let mut unknown = false;
+        let (mut unknown, mut left_out) = (false, Vec::new());
         for route in routes {
             if self.get(route.incarnation).is_some() {
                 groups.entry(route.incarnation).or_default().push(route.index);
             } else {
                 unknown |= !self.absent.contains(&route.incarnation);
+                left_out.push(*route);
             }
         }
         // The registry may have forgotten whom these hold: they are asked for everybody.
@@ -83,7 +93,7 @@ impl View {
             groups.insert(*there, (0u32..).take(users).collect());
         }
         let holder = |(gateway, users): (IncarnationId, Vec<u32>)| Holder { gateway, users: users.into() };
-        (groups.into_iter().map(holder).collect(), unknown)
+        Groups { live: groups.into_iter().map(holder).collect(), left_out, unknown }
     }
 
     /// What is not alive now asks for no further refresh.

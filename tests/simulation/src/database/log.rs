@@ -65,9 +65,14 @@ impl Channel {
         self.members.get(&user)?.last().copied().filter(|interval| interval.left.is_none())
     }
 
+    /// The membership in which `user` sees `seq`.
+    pub(crate) fn seen_by(&self, user: UserId, seq: Seq) -> Option<Interval> {
+        self.members.get(&user)?.iter().find(|interval| interval.sees(seq)).copied()
+    }
+
     /// Whether `user` may ever see `seq`.
     pub(crate) fn shows(&self, user: UserId, seq: Seq) -> bool {
-        self.members.get(&user).is_some_and(|intervals| intervals.iter().any(|interval| interval.sees(seq)))
+        self.seen_by(user, seq).is_some()
     }
 
     pub(crate) fn delivered(&self, user: UserId) -> Seq {

@@ -39,11 +39,17 @@ impl Database {
         }
     }
 
-    /// In (channel, seq) order.
-    pub(super) fn take_expired(&mut self, owner: Uuid, limit: usize, by_its_clock: Instant) -> Vec<Taken> {
+    /// Rows whose claims ended so long ago, in (channel, seq) order.
+    pub(super) fn take_expired(
+        &mut self,
+        owner: Uuid,
+        limit: usize,
+        waited: Duration,
+        by_its_clock: Instant,
+    ) -> Vec<Taken> {
         let mut taken = Vec::new();
         for ((channel, seq), row) in &mut self.outbox {
-            if row.dead || row.claim_until > by_its_clock || taken.len() >= limit {
+            if row.dead || row.claim_until + waited > by_its_clock || taken.len() >= limit {
                 continue;
             }
             if row.attempts >= MAX_ATTEMPTS {

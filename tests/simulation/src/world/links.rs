@@ -235,7 +235,8 @@ impl World {
             end.open = false;
             end.coming.clear();
             self.fly(id, 1 - side, Flying::End);
-            return self.hand_over(node, life, Input::Broken(id));
+            let input = if keepalive && !never_opened { Input::Silent(id) } else { Input::Broken(id) };
+            return self.hand_over(node, life, input);
         }
         if keepalive {
             self.schedule.plan(self.now + KEEPALIVE_EVERY, Event::Keepalive { wire: id, side });
