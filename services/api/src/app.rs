@@ -17,12 +17,18 @@ use crate::{
     resolve::Due,
     routes,
     send::FanOut,
+    store::Store,
     takeover::{SharedSchedule, Takeover},
     vital::Vital,
     writer::{Stored, WriterTask, writer},
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use touchline_auth::Passwords;
 use touchline_mesh::Shutdown;
 use touchline_registry::{Directory, Placement};
@@ -59,6 +65,7 @@ struct Around {
     look_ups: Arc<LookUps>,
     pruner: Pruner,
     streams: Arc<PushStreams>,
+    database_lives: watch::Receiver<u64>,
 }
 
 /// Whose tasks end together, in the order in which they end.
@@ -106,8 +113,8 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let deliverer = Arc::new(Deliverer::new(Arc::clone(&look_ups), Arc::clone(&streams), times.ack_wait));
 
     let (stored_in, stored) = mpsc::channel(FAN_OUT_QUEUE);
-    let (writer, writer_task) =
-        writer(storage.clone(), Arc::clone(&claims), config.max_members, config.writer_queue, stored_in);
+    let store = Store::new(storage.clone(), Arc::clone(&claims), config.max_members, stored_in);
+    let (writer, writer_task) = writer(store, config.writer_queue);
     let (lanes_in, lanes) = lanes();
     let schedule = SharedSchedule::default();
     let takeover = Takeover::new(storage.clone(), Arc::clone(&claims), schedule.clone(), lanes_in);
@@ -115,6 +122,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let finisher = Finisher::new(Arc::clone(&deliverer), times, schedule, done);
     let fan_out = Arc::new(FanOut::new(deliverer, finisher));
 
+    let database_lives = storage.lives();
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
@@ -132,7 +140,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
-    let around = Around { directory, look_ups, pruner, streams };
+    let around = Around { directory, look_ups, pruner, streams, database_lives };
     Ok(App { api, listener, address, claims, lives, path, around })
 }
 
@@ -229,12 +237,13 @@ impl Path {
 
 impl Around {
     fn start(self, vital: &Vital, lives: &Lives) {
-        let Self { directory, look_ups, pruner, streams } = self;
+        let Self { directory, look_ups, pruner, streams, database_lives } = self;
         let life = &lives.delivering;
         vital.spawn(life, "directory", async move { directory.refresh_forever().await });
         vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
         vital.spawn(life, "registry's pruner", pruner.run());
-        vital.spawn(life, "push streams", streams.follow_forever());
+        vital.spawn(life, "push streams", Arc::clone(&streams).follow_forever());
+        vital.spawn(life, "database's lives", streams.resync_in_every_life(database_lives));
     }
 }
 
@@ -268,7 +277,7 @@ mod tests {
 
     async fn app(folder: &tempfile::TempDir) -> App {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&touchline_storage::Settings { url, max_connections: 1 }).await.unwrap();
+        let storage = Storage::connect(&touchline_storage::Settings { url, ..Default::default() }).await.unwrap();
         storage.migrate_up().await.unwrap();
         let key = Arc::new(SigningKey::generate().unwrap().0);
         let keys = KeySet::from_jwks(&serde_json::json!({"keys": [key.public_jwk()]})).unwrap();

@@ -178,6 +178,7 @@ pub async fn change(
         Changed::UnknownUsers(users) => Err(Error::UnknownUsers(users)),
         Changed::NoSuchMember => Err(Error::NoSuchMember),
         Changed::OwnerMustHandOver => Err(Error::OwnerMustHandOver),
+        Changed::Locked => Err(Error::Unavailable { what: "this channel is busy" }),
         Changed::ChannelFull => Err(Error::ChannelFull { limit: api.config.max_members }),
     }
 }

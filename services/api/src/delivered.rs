@@ -183,7 +183,7 @@ mod tests {
     async fn acks_wait_for_a_database_that_is_away_and_are_written_at_the_stop() {
         let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let settings = touchline_storage::Settings { url, max_connections: 1 };
+        let settings = touchline_storage::Settings { url, ..Default::default() };
         let storage = Storage::connect(&settings).await.unwrap();
         storage.migrate_up().await.unwrap();
         let away = Storage::connect(&settings).await.unwrap();

@@ -35,6 +35,11 @@ impl Owed {
         }
     }
 
+    /// Everybody may have missed something.
+    pub fn add_everybody(&self) {
+        *self.lock() = Debt { users: HashSet::new(), everybody: true };
+    }
+
     /// Takes what is owed, as the recipients of a RESYNC: packed users, none of them for everybody. `None`: nothing.
     pub fn take(&self) -> Option<Bytes> {
         let Debt { users, everybody } = std::mem::take(&mut *self.lock());
@@ -44,7 +49,7 @@ impl Owed {
     /// Puts back what [`take`](Self::take) gave.
     pub fn put_back(&self, recipients: &[u8]) {
         if recipients.is_empty() {
-            *self.lock() = Debt { users: HashSet::new(), everybody: true };
+            self.add_everybody();
         } else {
             self.add(recipients);
         }

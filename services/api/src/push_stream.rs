@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +29,7 @@ const IN_TRANSPORT: usize = 64;
 /// Largest message of a gateway: a result that names every recipient, or 10,000 acks.
 const ANSWER_LIMIT: usize = 1024 * 1024;
 /// How often the streams are held against the live gateways.
-const FOLLOW: Duration = Duration::from_secs(1);
+const FOLLOW: Duration = Duration::from_millis(250);
 /// How long a gateway may take to answer the opening of a stream.
 const OPENING: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -89,6 +89,14 @@ impl PushStreams {
         loop {
             tick.tick().await;
             self.follow(&self.directory.view());
+        }
+    }
+
+    /// Has everybody sync whenever the database has begun another life: whoever holds what it lost would take the new
+    /// messages at those positions for known.
+    pub async fn resync_in_every_life(self: Arc<Self>, mut lives: watch::Receiver<u64>) {
+        while lives.changed().await.is_ok() {
+            self.lock().values().for_each(|stream| stream.owed.add_everybody());
         }
     }
 

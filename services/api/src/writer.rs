@@ -2,23 +2,30 @@
 //! and hands what was committed to the fan-out in log order.
 //!
 //! It never waits for a batch to fill: while one batch commits the next one collects, which batches exactly as much
-//! as the load needs and adds no delay to a lone send.
+//! as the load needs and adds no delay to a lone send. Nor does it wait for a channel's lock: what is for a locked
+//! channel is passed over, and waits in a line of its own when the lock lasts ([`crate::lines`]).
 
-use crate::{claims::Claims, error::Error};
-use std::{mem, sync::Arc};
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
+use crate::{error::Error, lines::Lines, store::Store};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+use tokio::{
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
+    time::Instant,
 };
 use touchline_ids::{ChannelId, MessageId, Seq};
 use touchline_mesh::Shutdown;
-use touchline_storage::{
-    Appended, Changed, ChannelChange, CreateChannel, Entry, MemberCache, Members, NewChannel, NewMessage, Storage,
-    StorageError,
-};
+use touchline_storage::{Changed, ChannelChange, CreateChannel, Entry, Members, NewChannel, NewMessage, WhenLocked};
 
 /// Most sends in one transaction.
 const BATCH: usize = 64;
+/// How long another api's batch holds a channel at most, about; whoever holds it longer is not waited for.
+const SHORT_LOCK: Duration = Duration::from_millis(20);
+/// Between tries of what was passed over, while nothing else is to do.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Commands passed over before no more are taken from the queue.
+const PASSED_OVER: usize = 1_024;
 
 /// What became of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +52,10 @@ pub struct Stored {
     pub traceparent: String,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-enum Command {
+/// What the writer is asked to do.
+pub(crate) enum Command {
     Send {
         message: NewMessage,
         traceparent: String,
@@ -117,185 +125,112 @@ impl Writer {
     }
 }
 
-/// The task behind [`Writer`].
-pub struct WriterTask {
-    storage: Storage,
-    /// Who owns the outbox rows it writes.
-    claims: Arc<Claims>,
-    max_members: usize,
-    members: MemberCache,
-    commands: mpsc::Receiver<Command>,
-    fan_out: mpsc::Sender<Stored>,
+impl Command {
+    /// The channel whose lock it needs.
+    pub(crate) fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::Send { message, .. } => Some(message.channel_id),
+            Self::Change { change, .. } => Some(change.channel_id),
+            // Nobody else knows the channel.
+            Self::Create { .. } => None,
+            #[cfg(test)]
+            Self::Panic => None,
+        }
+    }
+
+    /// Answers that it was not done.
+    pub(crate) fn refuse(self, error: Error) {
+        match self {
+            Self::Send { reply, .. } => drop(reply.send(Err(error))),
+            Self::Change { reply, .. } => drop(reply.send(Err(error))),
+            Self::Create { reply, .. } => drop(reply.send(Err(error))),
+            #[cfg(test)]
+            Self::Panic => {}
+        }
+    }
 }
 
-/// A writer and its task; `fan_out` gets what was committed, in log order per channel.
-pub fn writer(
-    storage: Storage,
-    claims: Arc<Claims>,
-    max_members: usize,
-    queue: usize,
-    fan_out: mpsc::Sender<Stored>,
-) -> (Writer, WriterTask) {
+/// The task behind [`Writer`].
+pub struct WriterTask {
+    store: Arc<Store>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// A writer and its task, which carries out what is asked by `store`.
+pub fn writer(store: Store, queue: usize) -> (Writer, WriterTask) {
     let (queue, commands) = mpsc::channel(queue);
-    let task = WriterTask { storage, claims, max_members, members: MemberCache::default(), commands, fan_out };
-    (Writer { queue }, task)
+    (Writer { queue }, WriterTask { store: Arc::new(store), commands })
+}
+
+/// Commands for a channel that another api just has locked, and since when.
+#[derive(Default)]
+struct PassedOver {
+    commands: Vec<Command>,
+    since: HashMap<ChannelId, Instant>,
 }
 
 impl WriterTask {
     /// Works until the stop, then through what is queued already.
-    pub async fn run(mut self, shutdown: &Shutdown) {
+    pub async fn run(self, shutdown: &Shutdown) {
+        let Self { store, mut commands } = self;
         let mut stopping = std::pin::pin!(shutdown.stopping());
-        let mut commands = Vec::with_capacity(BATCH);
-        loop {
+        let mut lines = Lines::new(Arc::clone(&store), shutdown.clone());
+        let mut received = Vec::with_capacity(BATCH);
+        let mut passed_over = PassedOver::default();
+        let mut open = true;
+        while open || !passed_over.commands.is_empty() {
             tokio::select! {
                 biased;
-                () = &mut stopping, if !self.commands.is_closed() => self.commands.close(),
-                received = self.commands.recv_many(&mut commands, BATCH) => {
-                    if received == 0 {
-                        return;
-                    }
-                    self.carry_out(&mut commands).await;
-                }
+                () = &mut stopping, if !commands.is_closed() => commands.close(),
+                idle = lines.idle() => lines.end(&idle),
+                count = commands.recv_many(&mut received, BATCH), if open && passed_over.commands.len() < PASSED_OVER =>
+                    open = count > 0,
+                () = tokio::time::sleep(LOOK_AGAIN), if !passed_over.commands.is_empty() => {}
+            }
+            // Those that wait already go first.
+            let batch: Vec<_> = mem::take(&mut passed_over.commands)
+                .into_iter()
+                .chain(received.drain(..))
+                .filter_map(|command| lines.follow(command))
+                .collect();
+            if !batch.is_empty() {
+                let undone = store.carry_out(batch, WhenLocked::PassOver).await;
+                passed_over.keep(undone, &mut lines);
             }
         }
-    }
-
-    /// Carries commands out in order: runs of sends as one batch, everything else in a transaction of its own.
-    async fn carry_out(&mut self, commands: &mut Vec<Command>) {
-        let mut sends = Vec::with_capacity(commands.len());
-        for command in commands.drain(..) {
-            match command {
-                Command::Send { message, traceparent, reply } => sends.push((message, traceparent, reply)),
-                Command::Change { change, traceparent, reply } => {
-                    self.append(mem::take(&mut sends)).await;
-                    self.change(change, traceparent, reply).await;
-                }
-                Command::Create { channel, traceparent, reply } => {
-                    self.append(mem::take(&mut sends)).await;
-                    self.create(channel, traceparent, reply).await;
-                }
-                #[cfg(test)]
-                Command::Panic => panic!("as a bug would"),
-            }
-        }
-        self.append(sends).await;
-    }
-
-    async fn append(&mut self, sends: Vec<(NewMessage, String, Reply<Receipt>)>) {
-        if sends.is_empty() {
-            return;
-        }
-        let (messages, waiting): (Vec<_>, Vec<_>) =
-            sends.into_iter().map(|(message, traceparent, reply)| (message, (traceparent, reply))).unzip();
-        let batch = self.storage.append(messages.clone(), self.claims.owner(), &mut self.members).await;
-        self.note(&batch);
-        fail::fail_point!("after_commit", batch.is_ok(), |_| std::process::abort());
-        let stored: Vec<_> = match batch {
-            Ok(appended) => {
-                let answers = appended.into_iter().zip(waiting);
-                answers.filter_map(|(appended, (traceparent, reply))| answer(appended, traceparent, reply)).collect()
-            }
-            // One message the database refuses must not fail its neighbours: each is tried by itself.
-            Err(StorageError::Database(error)) if messages.len() > 1 => {
-                tracing::warn!(batch.size = messages.len(), %error, "batch refused, trying each send by itself");
-                let mut stored = Vec::new();
-                for (message, (traceparent, reply)) in messages.into_iter().zip(waiting) {
-                    let alone = self.storage.append(vec![message], self.claims.owner(), &mut self.members).await;
-                    self.note(&alone);
-                    match alone.map(|mut appended| appended.pop()) {
-                        Ok(Some(appended)) => stored.extend(answer(appended, traceparent, reply)),
-                        Ok(None) => drop(reply),
-                        Err(error) => drop(reply.send(Err(error.into()))),
-                    }
-                }
-                stored
-            }
-            Err(error) => {
-                tracing::warn!(batch.size = messages.len(), %error, "batch not stored");
-                for (_, reply) in waiting {
-                    let _ = reply.send(Err(Error::of_batch(&error)));
-                }
-                return;
-            }
-        };
-        // Only now that everybody has an answer: this may wait.
-        for stored in stored {
-            self.hand_on(stored).await;
-        }
-    }
-
-    async fn change(&mut self, change: ChannelChange, traceparent: String, reply: Reply<Changed>) {
-        let owner = self.claims.owner();
-        let changed = self.storage.change_channel(change, owner, &mut self.members, self.max_members).await;
-        self.note(&changed);
-        let stored = match &changed {
-            Ok(Changed::Stored { entry, members }) => Some((entry.clone(), Arc::clone(members))),
-            _ => None,
-        };
-        let _ = reply.send(changed.map_err(Into::into));
-        if let Some((entry, members)) = stored {
-            self.hand_on(Stored { entry, members, notify: false, traceparent }).await;
-        }
-    }
-
-    async fn create(&mut self, channel: NewChannel, traceparent: String, reply: Reply<CreateChannel>) {
-        let created = self.storage.create_channel(channel, self.claims.owner()).await;
-        self.note(&created);
-        let stored = match &created {
-            Ok(CreateChannel::Created { entry, members, .. }) => Some((entry.clone(), Arc::clone(members))),
-            _ => None,
-        };
-        let _ = reply.send(created.map_err(Into::into));
-        if let Some((entry, members)) = stored {
-            self.hand_on(Stored { entry, members, notify: false, traceparent }).await;
-        }
-    }
-
-    /// What may have been committed without our knowing is not ours to fan out.
-    fn note<T>(&self, result: &Result<T, StorageError>) {
-        if let Err(StorageError::InDoubt(_)) = result {
-            self.claims.doubt();
-        }
-    }
-
-    /// A full fan-out holds the writer back, and so the senders: that is the back-pressure.
-    async fn hand_on(&self, stored: Stored) {
-        let (channel_id, seq): (ChannelId, Seq) = (stored.entry.channel_id, stored.entry.seq);
-        if self.fan_out.send(stored).await.is_err() {
-            // Its outbox row stays, and another api will take it.
-            tracing::warn!(channel.id = %channel_id, message.seq = %seq, "stopped before the fan-out");
-        }
+        lines.finish().await;
     }
 }
 
-/// Answers one send; what was stored now is returned, to be handed on.
-fn answer(appended: Appended, traceparent: String, reply: Reply<Receipt>) -> Option<Stored> {
-    let (answer, stored) = match appended {
-        Appended::Stored { entry, members, no_push } => {
-            let (seq, message_id, created_at_ms) = (entry.seq, entry.message_id, entry.created_at_ms);
-            let stored = Stored { entry, members, notify: !no_push, traceparent };
-            (Ok(Receipt { seq, message_id, created_at_ms, duplicate: false }), Some(stored))
+impl PassedOver {
+    /// Keeps commands for the next look, or has them wait in a line when the lock is not one of the short ones that
+    /// every batch of another api takes.
+    fn keep(&mut self, undone: Vec<Command>, lines: &mut Lines) {
+        let now = Instant::now();
+        let mut since = HashMap::new();
+        for command in undone {
+            let Some(channel) = command.channel() else { continue };
+            let first = self.since.get(&channel).copied().unwrap_or(now);
+            if now - first >= SHORT_LOCK {
+                lines.wait(command);
+            } else {
+                since.insert(channel, first);
+                self.commands.push(command);
+            }
         }
-        Appended::Duplicate { seq, message_id, created_at_ms } => {
-            (Ok(Receipt { seq, message_id, created_at_ms, duplicate: true }), None)
-        }
-        Appended::Conflict => (Err(Error::ClientMessageIdReused), None),
-        Appended::NotAMember => (Err(Error::NoSuchChannel), None),
-    };
-    // The caller may be gone; the message is stored all the same.
-    let _ = reply.send(answer);
-    stored
+        self.since = since;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use touchline_ids::UserId;
-    use touchline_storage::{NewUser, Settings};
+    use touchline_storage::{NewUser, Settings, Storage};
 
     async fn storage(folder: &tempfile::TempDir) -> Storage {
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&Settings { url, max_connections: 1 }).await.unwrap();
+        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
         storage.migrate_up().await.unwrap();
         storage
     }
@@ -328,7 +263,7 @@ mod tests {
         };
         storage.create_user(user).await.unwrap();
         let (fan_out, mut stored) = mpsc::channel(1);
-        let (writer, task) = writer(storage, Arc::default(), 10, 10, fan_out);
+        let (writer, task) = writer(Store::new(storage, Arc::default(), 10, fan_out), 10);
         let inside = life.clone();
         life.spawn(async move { task.run(&inside).await });
         let channel = NewChannel {

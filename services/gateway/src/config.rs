@@ -98,6 +98,8 @@ pub struct Times {
     pub acks_ms: u64,
     /// From handing out a push to the first look at its acks. Devices ack at most once a second.
     pub early_check_ms: u64,
+    /// Without a push stream for so long, while apis reach other gateways, the gateway ends.
+    pub alone_ms: u64,
     /// From saying that the gateway stops to asking the first session to leave, so that every api knows not to send
     /// anybody here. It sees who is there once a second.
     pub drain_head_start_ms: u64,
@@ -163,6 +165,7 @@ impl Default for Times {
             late_ms: 500,
             acks_ms: 2_000,
             early_check_ms: 1_200,
+            alone_ms: 30_000,
             drain_head_start_ms: 1_500,
             drain_ms: 60_000,
             drain_sessions_per_second: 200,
@@ -271,6 +274,7 @@ impl Times {
             (self.lease_ms, "times.lease_ms"),
             (self.late_ms, "times.late_ms"),
             (self.acks_ms, "times.acks_ms"),
+            (self.alone_ms, "times.alone_ms"),
             (self.early_check_ms, "times.early_check_ms"),
             (u64::from(self.drain_sessions_per_second), "times.drain_sessions_per_second"),
         ] {

@@ -1,6 +1,6 @@
 //! The lease: tells the registry that this gateway lives, and tells the gateway what became of it.
 
-use crate::{gateway::Gateway, readiness::booted, registrar::Loss};
+use crate::{config::ms, gateway::Gateway, readiness::booted, registrar::Loss};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -21,7 +21,7 @@ impl Keeper {
         let gateway = Arc::clone(&self.gateway);
         let mut turn = tokio::time::interval_at(Instant::now() + LEASE_RENEWAL, LEASE_RENEWAL);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut alone = Alone::default();
+        let mut alone = Alone { patience: ms(gateway.config.times.alone_ms), since: None };
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -109,22 +109,21 @@ impl Keeper {
 }
 
 /// Since when no api has had a push stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Alone {
+    /// How long a gateway waits for an api.
+    patience: Duration,
     since: Option<Instant>,
 }
 
 impl Alone {
-    /// How long a gateway waits for an api.
-    const PATIENCE: Duration = Duration::from_secs(30);
-
     /// Whether there has been none for too long.
     fn lasts(&mut self, streams: usize, now: Instant) -> bool {
         if streams > 0 {
             self.since = None;
             return false;
         }
-        now.saturating_duration_since(*self.since.get_or_insert(now)) >= Self::PATIENCE
+        now.saturating_duration_since(*self.since.get_or_insert(now)) >= self.patience
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_gateway_is_alone_when_no_api_came_for_thirty_seconds() {
-        let (mut alone, begin) = (Alone::default(), Instant::now());
+        let (mut alone, begin) = (Alone { patience: Duration::from_secs(30), since: None }, Instant::now());
         let after = |seconds| begin + Duration::from_secs(seconds);
         assert!(!alone.lasts(0, after(0)));
         assert!(!alone.lasts(0, after(29)));

@@ -57,8 +57,9 @@ async fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
 
 /// Runs the load, saying once a second how it stands. Ctrl-C ends it early, a second one at once.
 async fn play(plan: Plan, interrupt: &mut Signal) -> anyhow::Result<Report> {
-    let devices = plan.devices.count.max(plan.users.len());
-    say(&format!("connecting {devices} devices, {} per second", plan.devices.connects_per_second));
+    let devices = if plan.devices.count == 0 { plan.users.len() } else { plan.devices.count };
+    let (canaries, rate) = (plan.canaries.len(), plan.devices.connects_per_second);
+    say(&format!("connecting {devices} devices and {canaries} canaries, {rate} per second"));
     let connecting = Load::connect(plan)?;
     let mut running = connect(connecting, interrupt).await?;
     tokio::select! {

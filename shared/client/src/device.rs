@@ -12,6 +12,7 @@ use std::{
     future::{Future as _, poll_fn},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 use touchline_ids::{ConnectionNumber, DeviceId};
@@ -33,6 +34,9 @@ pub struct DeviceOptions {
     pub raw: bool,
     /// Where a new access token comes from; without, the device ends when the one it has is over.
     pub renewal: Option<Renewal>,
+    /// How long to wait for an answer, of an api or of one gateway, before trying again; 10 s. Longer where calls wait
+    /// for a place, see [`Client::at_most`].
+    pub patience: Duration,
     /// The public address of the only gateway to use, in place of those the server names.
     pub gateway: Option<String>,
 }
@@ -48,6 +52,7 @@ impl DeviceOptions {
             ack: true,
             raw: false,
             renewal: None,
+            patience: Duration::from_secs(10),
             gateway: None,
         }
     }
@@ -93,7 +98,7 @@ enum Happened {
 impl Device {
     /// A device of the user that `client` is. Connects as soon as somebody waits in [`next`](Self::next).
     pub fn start(client: Client, options: DeviceOptions) -> Self {
-        let DeviceOptions { device_id, connection, cursors, recent, ack, raw, renewal, gateway } = options;
+        let DeviceOptions { device_id, connection, cursors, recent, ack, raw, renewal, patience, gateway } = options;
         let options = Options {
             connection,
             cursors,
@@ -101,6 +106,7 @@ impl Device {
             ack,
             raw,
             renewable: renewal.is_some(),
+            patience,
             #[cfg(feature = "simulation")]
             sabotage: crate::rules::Sabotage::default(),
         };
@@ -161,6 +167,12 @@ impl Device {
     /// Whether a socket is ready.
     pub fn is_online(&self) -> bool {
         self.rules.is_online()
+    }
+
+    /// Whether it waits for an answer of an api or a gateway. While nobody waits in [`next`](Self::next) the call stays
+    /// where it is, and keeps its [place](Client::at_most).
+    pub fn is_calling(&self) -> bool {
+        self.opening.is_some() || self.ticket.is_some() || self.sync.is_some() || self.token.is_some()
     }
 
     /// Cuts the connection without a goodbye, as a network does; the device reconnects.

@@ -63,6 +63,12 @@ impl Frame {
     }
 
     fn known(text: &str) -> Option<Self> {
+        // Nearly every frame, and read twice otherwise.
+        if text.starts_with(r#"{"type":"message","#)
+            && let Ok(message) = serde_json::from_str(text)
+        {
+            return Some(Self::Message(message));
+        }
         let tag: Tag = serde_json::from_str(text).ok()?;
         if tag.r#type == "message" {
             return serde_json::from_str(text).ok().map(Self::Message);
@@ -117,6 +123,8 @@ mod tests {
         assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 250_000_000));
         let cursor = serde_json::to_value(Cursor { channel_id, seq: Seq(7), check: Some(message.check) }).unwrap();
         assert_eq!(cursor["check"], "0ee6b280");
+        assert_eq!(Frame::parse(&format!(" {text}")), Frame::Message(message.clone()));
+        assert_eq!(Frame::parse(&Frame::Message(message.clone()).to_string()), Frame::Message(message));
         assert_eq!(Frame::parse(r#"{"type":"pong","frames":3,"x":1}"#), Frame::Pong { frames: 3 });
         assert_eq!(Frame::parse(r#"{"type":"reconnect","after_ms":250}"#), Frame::Reconnect { after_ms: 250 });
     }

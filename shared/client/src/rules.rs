@@ -29,9 +29,6 @@ use touchline_ids::{ChannelId, ConnectionNumber, Seq};
 pub use action::{Action, Ticket};
 pub use link::Ready;
 
-/// How long an answer is waited for.
-const CALL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How a device behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -47,6 +44,8 @@ pub struct Options {
     pub raw: bool,
     /// Whether a new access token can be had: [`Action::RenewToken`] is asked for only then.
     pub renewable: bool,
+    /// How long an answer is waited for.
+    pub patience: Duration,
     /// Ways to break the rules on purpose.
     #[cfg(feature = "simulation")]
     pub sabotage: Sabotage,
@@ -323,6 +322,11 @@ impl Rules {
         self.actions.extend(open.map(|connection| Action::Drop { connection }));
         self.actions.push_back(Action::Tell(Event::Ended(why)));
         self.ended = true;
+    }
+
+    /// Until when an answer to what is asked now is waited for.
+    fn deadline(&self, now: Instant) -> Instant {
+        link::after(now, self.options.patience)
     }
 
     /// A number for a call.

@@ -89,12 +89,27 @@ impl Call {
             Some(places) => places.acquire().await.ok(),
             None => None,
         };
-        let answer = request.send().await;
-        if answer.as_ref().map_or(true, |answer| answer.status() == http::StatusCode::SERVICE_UNAVAILABLE) {
+        let mut step = Step { turns, turn, taken: true };
+        let answer = request.send().await?;
+        step.taken = answer.status() == http::StatusCode::SERVICE_UNAVAILABLE;
+        Ok(answer)
+    }
+}
+
+/// To the next server, when a call ends; also when whoever made it does not wait for it any more.
+struct Step {
+    turns: Arc<AtomicUsize>,
+    turn: usize,
+    taken: bool,
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if self.taken {
             // Several calls that failed at the same server are one step.
-            let _ = turns.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+            let next = self.turn.wrapping_add(1);
+            let _ = self.turns.compare_exchange(self.turn, next, Ordering::Relaxed, Ordering::Relaxed);
         }
-        Ok(answer?)
     }
 }
 

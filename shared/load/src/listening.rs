@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use touchline_client::{Client, Device, DeviceOptions, Event, Frame, Message, SyncCause};
+use touchline_client::{Client, Device, DeviceOptions, Event, Frame, Message, SyncCause, Trouble};
 use touchline_ids::{ChannelId, Seq, UserId};
 
 /// Each channel begins with its newest message: what was there before the load is nobody's concern.
@@ -30,6 +30,10 @@ const RECENT: u32 = 1;
 const READS: Duration = Duration::from_millis(100);
 /// … and then rests, at most.
 const RESTS: Duration = Duration::from_secs(4);
+/// Before one that calls an api may rest.
+const SOON: Duration = Duration::from_millis(50);
+/// An answer is waited for so long, the wait for a place included.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Saying goodbye may take this long.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -85,6 +89,8 @@ pub(crate) async fn listen(
         recent: RECENT,
         raw: true,
         renewal: user.renewal.clone(),
+        // In a storm they wait for a place first.
+        patience: PATIENCE,
         ..DeviceOptions::new(format!("{}-{}", board.run, seat.name).parse().expect("made of letters and digits"))
     };
     let rng = SmallRng::seed_from_u64(board.plan.seed ^ (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -157,6 +163,8 @@ impl Listener {
         let now = Instant::now();
         match self.seat().kind {
             Kind::Steady | Kind::Absent => self.turn = None,
+            // It would keep its place from the others.
+            Kind::Slow | Kind::HalfOpen if self.reads && self.device.is_calling() => self.turn = Some(now + SOON),
             Kind::Flappy => {
                 self.device.cut();
                 self.turn = Some(now + self.moment(self.board.plan.devices.flap_within));
@@ -179,43 +187,45 @@ impl Listener {
     }
 
     fn take(&mut self, event: Event) {
-        let board = Arc::clone(&self.board);
-        let (seat, counts) = (&board.seats[self.at], &board.counts);
         match event {
             Event::Wire(Frame::Message(message)) => self.came(&message),
             Event::Message(message) => self.show(&message),
             Event::Reset { channel_id, held, .. } => {
                 let track = self.tracks.entry(channel_id).or_default();
                 if held.is_some() && track.reset() {
-                    count(&counts.resets);
+                    count(&self.board.counts.resets);
                 }
             }
             Event::Gone(channel) => {
                 self.tracks.entry(channel).or_default().gone();
-                seat.gone(channel);
+                self.seat().gone(channel);
             }
             Event::Online { .. } => {
-                seat.set_online(true);
-                count(&counts.connects);
+                self.seat().set_online(true);
+                count(&self.board.counts.connects);
             }
             Event::CaughtUp { cause: SyncCause::Ready, took } => self.caught_up(took),
-            Event::Offline { why, .. } => {
-                seat.set_online(false);
-                if seat.kind == Kind::Steady {
-                    count(&counts.disconnects);
-                    if let Some(fault) = board.faults.at(board.clock.now()) {
-                        count(&fault.disconnects);
-                    }
-                    board.trouble(why.to_string());
-                }
-            }
-            Event::SyncFailed { why, .. } => board.trouble(why.to_string()),
+            Event::Offline { why, .. } => self.went_offline(&why),
+            Event::SyncFailed { why, .. } => self.board.trouble(why.to_string()),
             Event::Ended(why) => {
+                let seat = self.seat();
                 seat.set_online(false);
                 seat.ended.store(true, Ordering::Relaxed);
-                board.trouble(format!("{} ended: {why}", seat.name));
+                self.board.trouble(format!("{} ended: {why}", seat.name));
             }
             Event::CaughtUp { .. } | Event::Complaint { .. } | Event::Wire(_) => {}
+        }
+    }
+
+    fn went_offline(&self, why: &Trouble) {
+        let (board, seat) = (&self.board, self.seat());
+        seat.set_online(false);
+        if seat.kind == Kind::Steady {
+            count(&board.counts.disconnects);
+            if let Some(fault) = board.faults.at(board.clock.now()) {
+                count(&fault.disconnects);
+            }
+            board.trouble(why.to_string());
         }
     }
 
@@ -244,7 +254,7 @@ impl Listener {
 
     /// A message as the application gets it.
     fn show(&mut self, message: &Message) {
-        let board = Arc::clone(&self.board);
+        let board = &*self.board;
         let (seat, now) = (&board.seats[self.at], board.clock.now());
         let Message { channel_id: channel, seq, .. } = *message;
         count(&board.counts.shown);
@@ -264,7 +274,7 @@ impl Listener {
             Fit::Again => board.broke(Broke::Duplicated, where_shown),
         }
         let text = text::read(&message.content, &board.run);
-        let said = self.agree(&board, message.into(), text.map(|text| text.number));
+        let said = agree(board, seat, message.into(), text.map(|text| text.number));
         if let Some(text) = text.filter(|_| seat.kind == Kind::Steady && fit != Fit::Again) {
             let took = now.saturating_sub(text.sent);
             board.delivery.record(took);
@@ -273,25 +283,22 @@ impl Listener {
                 fault.times.record(took);
             }
         }
-        if self.targets.is_some() {
-            seat.last_shown.store(now, Ordering::Relaxed);
-            self.check_targets();
-        }
+        seat.last_shown.store(now, Ordering::Relaxed);
+        self.check_targets();
     }
+}
 
-    /// Holds a sighting against what others said; gives when its sender was answered.
-    fn agree(&self, board: &Board, sighting: Sighting, number: Option<u64>) -> u64 {
-        let mut said = board.ledger.shown(sighting, number);
-        if !said.agrees && board.plan.resets_expected {
-            // The log lost its tail and gave the position again: from now on this stands there.
-            board.ledger.forget(sighting.channel, sighting.seq);
-            said = board.ledger.shown(sighting, number);
-        }
-        if !said.agrees {
-            board.broke(Broke::Conflicting, || {
-                format!("{}/{} at {} differs from elsewhere", sighting.channel, sighting.seq, self.seat().name)
-            });
-        }
-        said.answered
+/// Holds a sighting against what others said; gives when its sender was answered.
+fn agree(board: &Board, seat: &Seat, sighting: Sighting, number: Option<u64>) -> u64 {
+    let mut said = board.ledger.shown(sighting, number);
+    if !said.agrees && board.plan.resets_expected {
+        // The log lost its tail and gave the position again: from now on this stands there.
+        board.ledger.forget(sighting.channel, sighting.seq);
+        said = board.ledger.shown(sighting, number);
     }
+    if !said.agrees {
+        let example = || format!("{}/{} at {} differs from elsewhere", sighting.channel, sighting.seq, seat.name);
+        board.broke(Broke::Conflicting, example);
+    }
+    said.answered
 }

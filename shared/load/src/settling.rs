@@ -7,7 +7,7 @@ use crate::{
     judge::Evidence,
     listening::{Phase, Targets},
     log::Log,
-    report::{Deliveries, Loaded, Report},
+    report::{Cost, Deliveries, Loaded, Report},
     running::{LOOK_EVERY, Running},
 };
 use anyhow::{Context as _, Result};
@@ -15,6 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use tokio::time::{Instant, sleep};
 use touchline_client::{Client, ClientError};
@@ -22,50 +23,54 @@ use touchline_ids::{ChannelId, Seq};
 
 /// Logs that are read at the same time.
 const READING: usize = 8;
+/// For the cost, steady devices are waited for so long.
+const CATCH_UP: Duration = Duration::from_secs(10);
+/// A device acks once a second; then the api finishes the message.
+const ACKS: Duration = Duration::from_secs(3);
 
 /// Where every channel's log ends now.
 pub(crate) async fn read_heads(board: &Board, clients: &[Client], deadline: Instant) -> Result<Vec<(ChannelId, Seq)>> {
     let mut heads = Vec::with_capacity(board.plan.channels.len());
     for (at, channel) in board.plan.channels.iter().enumerate() {
-        let read = repeat(deadline, async |attempt| {
-            reader(board, clients, at, attempt).channel(channel.id).await.map(|channel| channel.last_seq)
-        });
-        heads.push((channel.id, read.await.with_context(|| format!("reading the head of {}", channel.id))?));
+        let read = as_reader(board, clients, at, deadline, async |client| client.channel(channel.id).await).await;
+        let channel = read.with_context(|| format!("reading the head of {}", channel.id))?;
+        heads.push((channel.id, channel.last_seq));
     }
     Ok(heads)
 }
 
-/// The first member, at one api after the other.
-fn reader(board: &Board, clients: &[Client], channel: usize, attempt: usize) -> Client {
-    let first = board.plan.channels[channel].members[0];
-    clients[(channel + attempt) % clients.len()].as_user(&board.token(first))
-}
-
-/// Again and again until it works.
-async fn repeat<T>(
+/// Calls as the first member of a channel, at one api after the other, until it works.
+async fn as_reader<T>(
+    board: &Board,
+    clients: &[Client],
+    channel: usize,
     deadline: Instant,
-    mut call: impl AsyncFnMut(usize) -> Result<T, ClientError>,
+    mut call: impl AsyncFnMut(&Client) -> Result<T, ClientError>,
 ) -> Result<T, ClientError> {
-    for attempt in 0.. {
-        match call(attempt).await {
-            Err(error) if error.is_unknown() || error.refusal().is_some_and(|refusal| refusal.is_temporary()) => {
-                let wait = error.refusal().and_then(|refusal| refusal.retry_after).unwrap_or(LOOK_EVERY * 10);
-                if Instant::now() + wait > deadline {
-                    return Err(error);
-                }
-                sleep(wait).await;
-            }
-            answer => return answer,
+    let reader = board.plan.channels[channel].members[0];
+    let mut attempt = 0;
+    loop {
+        let client = clients[(channel + attempt) % clients.len()].as_user(&board.token(reader));
+        let error = match call(&client).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let refusal = error.refusal();
+        let may_pass = error.is_unknown() || refusal.is_some_and(|refusal| refusal.is_temporary());
+        let is_over = error.status() == Some(401) && board.renew(reader).await;
+        let wait = refusal.and_then(|refusal| refusal.retry_after).unwrap_or(LOOK_EVERY * 10);
+        if !(may_pass || is_over) || Instant::now() + wait > deadline {
+            return Err(error);
         }
+        sleep(wait).await;
+        attempt += 1;
     }
-    unreachable!("a call is repeated until it is answered or the time is over")
 }
 
 /// Reads what follows in each log. Those that cannot be read are broken: nothing is proven about them.
 async fn read_on(board: &Board, clients: &[Client], logs: Vec<Log>, deadline: Instant) -> Vec<Log> {
     let read = |(at, mut log): (usize, Log)| async move {
-        let read = repeat(deadline, async |attempt| log.read(&reader(board, clients, at, attempt), &board.run).await);
-        match read.await {
+        match as_reader(board, clients, at, deadline, async |client| log.read(client, &board.run).await).await {
             Ok(()) => {}
             Err(error) => board.broke(Broke::UnreadLogs, || format!("{}: {error}", log.channel)),
         }
@@ -89,13 +94,14 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     let (board, clients) = (Arc::clone(&running.board), running.clients.clone());
     let (sent, deadline) = (board.clock.now(), Instant::now() + board.plan.settle);
     let shown_while_sent = board.counts.shown.load(Ordering::Relaxed);
+    // Before the logs are read back: that is no delivery.
+    let cost = cost(running).await;
     let empty = board.plan.channels.iter().map(|channel| Log::new(channel.id)).collect();
     let logs = read_on(&board, &clients, empty, deadline).await;
     let heads: HashMap<_, _> = logs.iter().map(|log| (log.channel, log.head())).collect();
 
     running.phase.send_replace(Phase::Settle(Arc::new(targets(&board, &logs))));
     let all_there = settle(&board, deadline).await;
-    let cost = running.costs.report(board.counts.shown.load(Ordering::Relaxed));
     let seen = running.collect().await;
     // Once more: what a device showed since is in the log too.
     let logs = read_on(&board, &clients, logs, Instant::now() + board.plan.settle).await;
@@ -113,6 +119,8 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     let sent_for = seconds(sent.saturating_sub(running.started));
     let last_shown = board.seats.iter().map(|seat| seat.last_shown.load(Ordering::Relaxed)).max().unwrap_or(0);
     let mut report = report(&board, running.started);
+    // Those that were given up where they stood are among them.
+    report.sends.unresolved = report.sends.messages - report.sends.accepted - report.sends.refused;
     report.load.sent_for_s = sent_for;
     report.load.settled_in_s = all_there.then(|| seconds(last_shown.saturating_sub(sent)));
     report.deliveries.per_second = shown_while_sent as f64 / sent_for.max(1e-3);
@@ -122,6 +130,19 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     report.own_cpu_s = running.costs.own().as_secs_f64();
     report.clean = report.is_clean();
     Ok(report)
+}
+
+/// What it cost the servers until the steady devices had everything, with the acks and what follows from them.
+async fn cost(running: &Running) -> Option<Cost> {
+    if running.board.plan.servers.is_empty() {
+        return None;
+    }
+    let (heads, deadline) = (running.board.heads(), Instant::now() + CATCH_UP);
+    while running.board.lagging(&heads) > 0 && Instant::now() < deadline {
+        sleep(LOOK_EVERY).await;
+    }
+    sleep(ACKS).await;
+    running.costs.report(running.board.counts.shown.load(Ordering::Relaxed))
 }
 
 /// Waits until every device is at head; notes those that are not in time.

@@ -5,7 +5,7 @@ use crate::{
     connection::{commit, in_time},
     entity::messages::{Column, Entity},
     error::Result,
-    log::{self, NewEntries},
+    log::{self, Locks, NewEntries, WhenLocked},
     members,
     rows::{self, KEYS},
 };
@@ -14,7 +14,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query, SelectStatement},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
@@ -66,6 +66,8 @@ pub enum Appended {
     Conflict,
     /// No such channel, or the sender is not in it.
     NotAMember,
+    /// Somebody else holds the channel locked, and it was passed over.
+    Locked,
 }
 
 impl Storage {
@@ -74,14 +76,35 @@ impl Storage {
     ///
     /// # Errors
     /// When the database fails; then nothing of the batch is stored, except with `InDoubt`.
-    pub async fn append(&self, batch: Vec<NewMessage>, owner: Uuid, cache: &mut MemberCache) -> Result<Vec<Appended>> {
+    pub async fn append(
+        &self,
+        batch: Vec<NewMessage>,
+        owner: Uuid,
+        cache: &MemberCache,
+        when_locked: WhenLocked,
+    ) -> Result<Vec<Appended>> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let transaction = self.begin().await?;
-        let answers = in_time(append(&transaction, batch, owner, cache)).await?;
+        let (answers, epoch) = in_time(append(&transaction, batch, owner, cache, when_locked)).await?;
         commit(transaction).await?;
+        if let Some(epoch) = epoch {
+            self.remember(epoch, &answers);
+        }
         Ok(answers)
+    }
+
+    fn remember(&self, epoch: i64, answers: &[Appended]) {
+        let mut stored: Vec<_> = answers
+            .iter()
+            .filter_map(|answer| match answer {
+                Appended::Stored { entry, .. } => Some(Arc::new(entry.clone())),
+                _ => None,
+            })
+            .collect();
+        stored.sort_unstable_by_key(|entry| (entry.channel_id, entry.seq));
+        self.recent.put(epoch, stored);
     }
 }
 
@@ -89,9 +112,13 @@ async fn append(
     transaction: &DatabaseTransaction,
     batch: Vec<NewMessage>,
     owner: Uuid,
-    cache: &mut MemberCache,
-) -> Result<Vec<Appended>> {
-    let locked = log::lock(transaction, &batch.iter().map(|message| message.channel_id).collect()).await?;
+    cache: &MemberCache,
+    when_locked: WhenLocked,
+) -> Result<(Vec<Appended>, Option<i64>)> {
+    let channels = batch.iter().map(|message| message.channel_id).collect();
+    let Locks { held: locked, elsewhere } = log::lock(transaction, &channels, when_locked).await?;
+    let epoch = locked.values().next().map(|channel| channel.epoch);
+    epoch.inspect(|epoch| cache.of_life(*epoch));
     let versions = locked.values().map(|channel| (channel.id, channel.members_version)).collect();
     let members = members::current(transaction, &versions, cache).await?;
     // Under the lock: nobody stores in these channels between this look and our commit.
@@ -99,7 +126,7 @@ async fn append(
 
     let mut ends: BTreeMap<_, _> = locked.values().map(|channel| (channel.id, channel.last_seq)).collect();
     let mut new = NewEntries::default();
-    let answers = number(batch, stored, &members, &mut ends, &mut new);
+    let answers = number(batch, &elsewhere, stored, &members, &mut ends, &mut new);
 
     ends.retain(|channel, seq| *seq > locked[channel].last_seq);
     if !ends.is_empty() {
@@ -109,7 +136,7 @@ async fn append(
             transaction.execute(&log::advance(some)).await?;
         }
     }
-    Ok(answers)
+    Ok((answers, epoch))
 }
 
 /// What makes a message the same as another.
@@ -164,12 +191,16 @@ impl NewMessage {
 /// the membership is looked at: what was stored stays stored, whoever left since.
 fn number(
     batch: Vec<NewMessage>,
+    elsewhere: &HashSet<ChannelId>,
     mut stored: HashMap<Key, First>,
     members: &HashMap<ChannelId, Arc<Members>>,
     ends: &mut BTreeMap<ChannelId, Seq>,
     new: &mut NewEntries,
 ) -> Vec<Appended> {
     let answer = |message: NewMessage| {
+        if elsewhere.contains(&message.channel_id) {
+            return Appended::Locked;
+        }
         if let Some(first) = stored.get(&message.key()) {
             return if first.body_hash == message.body_hash {
                 Appended::Duplicate { seq: first.seq, message_id: first.id, created_at_ms: first.created_at }

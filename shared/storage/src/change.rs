@@ -8,7 +8,7 @@ use crate::{
         members::{Column, Entity, OPEN},
     },
     error::Result,
-    log::{self, NewEntries},
+    log::{self, Locked, Locks, NewEntries, WhenLocked},
     members,
     roles::{Verdict, judge},
     users,
@@ -84,6 +84,8 @@ pub enum Changed {
     OwnerMustHandOver,
     /// The channel would have too many members; nobody was added.
     ChannelFull,
+    /// Somebody else holds the channel locked, and it was passed over.
+    Locked,
 }
 
 impl Storage {
@@ -96,16 +98,29 @@ impl Storage {
         &self,
         change: ChannelChange,
         owner: Uuid,
-        cache: &mut MemberCache,
+        cache: &MemberCache,
         max_members: usize,
+        when_locked: WhenLocked,
     ) -> Result<Changed> {
-        let channel = change.channel_id;
+        let id = change.channel_id;
         let transaction = self.begin().await?;
-        let changed = in_time(apply(&transaction, change, owner, cache, max_members)).await?;
+        let work = async {
+            let Locks { mut held, elsewhere } = log::lock(&transaction, &BTreeSet::from([id]), when_locked).await?;
+            match held.remove(&id) {
+                Some(channel) => {
+                    let epoch = channel.epoch;
+                    Ok((apply(&transaction, channel, change, owner, cache, max_members).await?, epoch))
+                }
+                None if elsewhere.contains(&id) => Ok((Changed::Locked, 0)),
+                None => Ok((Changed::NotAMember, 0)),
+            }
+        };
+        let (changed, epoch) = in_time(work).await?;
         commit(transaction).await?;
         // Only now: a version that was never committed may be given again, to other members.
-        if let Changed::Stored { members, .. } = &changed {
-            cache.put(channel, members.clone());
+        if let Changed::Stored { entry, members } = &changed {
+            cache.put(id, members.clone());
+            self.recent.put(epoch, [Arc::new(entry.clone())]);
         }
         Ok(changed)
     }
@@ -113,15 +128,14 @@ impl Storage {
 
 async fn apply(
     transaction: &DatabaseTransaction,
+    channel: Locked,
     change: ChannelChange,
     owner: Uuid,
-    cache: &mut MemberCache,
+    cache: &MemberCache,
     max_members: usize,
 ) -> Result<Changed> {
-    let id = change.channel_id;
-    let Some(channel) = log::lock(transaction, &BTreeSet::from([id])).await?.remove(&id) else {
-        return Ok(Changed::NotAMember);
-    };
+    let id = channel.id;
+    cache.of_life(channel.epoch);
     let versions = BTreeMap::from([(id, channel.members_version)]);
     let Some(members) = members::current(transaction, &versions, cache).await?.remove(&id) else {
         return Ok(Changed::NotAMember);
@@ -186,7 +200,7 @@ pub(crate) fn intervals(channel: ChannelId, users: [Option<UserId>; 2]) -> Selec
 /// A change on its way: the channel as it will be.
 struct Draft<'a> {
     transaction: &'a DatabaseTransaction,
-    channel: channels::Model,
+    channel: Locked,
     members: Arc<Members>,
     /// Of the entry that tells of the change.
     seq: Seq,

@@ -1,6 +1,9 @@
 //! The connection: pools, limits and transactions of each kind of database.
 
-use crate::error::{Result, StorageError, no_answer};
+use crate::{
+    error::{Result, StorageError, no_answer},
+    recent::Recent,
+};
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
@@ -11,7 +14,13 @@ use sqlx::{
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use std::{fmt, future::Future, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::sync::watch;
 
 /// How long a query waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
@@ -31,11 +40,13 @@ pub struct Settings {
     pub url: String,
     /// Connections to Postgres; readers of SQLite, which has one writer besides. At least 1.
     pub max_connections: u32,
+    /// MiB for the newest messages of active channels, from which devices that come back are served; 0 for none.
+    pub recent_mib: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { url: "sqlite://touchline.db".to_owned(), max_connections: 10 }
+        Self { url: "sqlite://touchline.db".to_owned(), max_connections: 10, recent_mib: 64 }
     }
 }
 
@@ -49,10 +60,12 @@ impl fmt::Debug for Settings {
 /// The database. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// On SQLite a single connection, because it has a single writer; on Postgres the same pool as `reader`.
     pub(crate) writer: DatabaseConnection,
     pub(crate) reader: DatabaseConnection,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) reads: Arc<AtomicU64>,
 }
 
 impl Storage {
@@ -73,9 +86,16 @@ impl Storage {
                 (pool.clone(), pool)
             }
         };
-        let storage = Self { settings: settings.clone(), writer, reader };
+        let recent = Arc::new(Recent::new(settings.recent_mib as usize * 1024 * 1024));
+        let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default() };
         storage.ping().await?;
         Ok(storage)
+    }
+
+    /// Changes when a query shows that the database has begun another life: it was restored or has failed over, and
+    /// may have lost the end of its logs, which connected devices still hold.
+    pub fn lives(&self) -> watch::Receiver<u64> {
+        self.recent.lives()
     }
 
     /// Whether the database answers now.
@@ -231,7 +251,7 @@ mod tests {
     use super::*;
 
     async fn refused(url: &str, max_connections: u32) -> String {
-        match Storage::connect(&Settings { url: url.to_owned(), max_connections }).await {
+        match Storage::connect(&Settings { url: url.to_owned(), max_connections, ..Settings::default() }).await {
             Err(error) => {
                 assert!(matches!(error, StorageError::Settings(_)), "{error}");
                 error.to_string()
@@ -255,7 +275,7 @@ mod tests {
             assert!(!text.contains("u:hunter2"), "{text}");
         }
         assert!(refused("sqlite://x", 0).await.contains("max_connections"));
-        let settings = Settings { url: "postgres://u:hunter2@h/d".to_owned(), max_connections: 1 };
+        let settings = Settings { url: "postgres://u:hunter2@h/d".to_owned(), ..Settings::default() };
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 
@@ -264,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = format!("sqlite://{}/no/such/folder/touchline.db", folder.path().display());
         for url in [nowhere, "postgres://postgres@127.0.0.1:1/x".to_owned()] {
-            let answer = Storage::connect(&Settings { url, max_connections: 1 }).await;
+            let answer = Storage::connect(&Settings { url, max_connections: 1, ..Settings::default() }).await;
             assert!(matches!(answer, Err(StorageError::Unavailable(_))), "{answer:?}");
         }
     }
@@ -277,7 +297,7 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/touchline.db", folder.path().display());
-        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await.unwrap();
+        let storage = Storage::connect(&Settings { url, max_connections: 2, ..Settings::default() }).await.unwrap();
         let pragma = async |name: &'static str| -> String {
             let value = Expr::cust(format!("CAST({name} AS TEXT)"));
             let select = Query::select().expr_as(value, "value").from(format!("pragma_{name}")).take();
@@ -294,7 +314,7 @@ mod tests {
     async fn a_sqlite_transaction_that_writes_takes_the_lock_when_it_begins() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/touchline.db", folder.path().display());
-        let settings = Settings { url, max_connections: 1 };
+        let settings = Settings { url, max_connections: 1, ..Settings::default() };
         let one = Storage::connect(&settings).await.unwrap();
         let two = Storage::connect(&settings).await.unwrap();
         // It has neither read nor written yet, and holds the other up already.

@@ -10,13 +10,14 @@ pub mod history;
 pub mod logins;
 pub mod outbox;
 pub mod plans;
+pub mod recent;
 pub mod schema;
 pub mod sync;
 pub mod users;
 
 use crate::{
     Action, Appended, Changed, ChannelChange, CreateChannel, CreateUser, Entry, MemberCache, NewChannel, NewMessage,
-    NewUser, Role, Storage, entity, error::Result,
+    NewUser, Role, Storage, WhenLocked, entity, error::Result,
 };
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use std::future::Future;
@@ -42,7 +43,8 @@ macro_rules! storage_contract {
                 another_body_under_the_same_key_is_a_conflict, a_key_belongs_to_one_sender_in_one_channel,
                 strangers_store_nothing, a_retry_after_leaving_still_gets_the_first_answer,
                 a_cached_membership_is_never_stale, a_batch_may_be_larger_than_a_statement,
-                a_held_lock_makes_a_send_unavailable_not_endless;
+                a_held_lock_makes_a_send_unavailable_not_endless,
+                a_locked_channel_is_passed_over_and_the_others_are_stored;
             change: a_new_member_sees_from_the_joined_entry_on, a_removed_member_sees_nothing_more,
                 coming_back_is_a_new_interval, who_is_removed_sends_nothing_after_it,
                 two_processes_add_a_user_once, every_refusal_leaves_the_log_alone, ownership_is_handed_over,
@@ -53,6 +55,9 @@ macro_rules! storage_contract {
                 an_answer_of_long_entries_ends_early_and_says_so,
                 a_wrong_check_resets_and_a_right_one_does_not, a_cursor_outside_the_log_resets,
                 many_cursors_fit_in_one_sync;
+            recent: what_is_remembered_answers_as_the_database_does,
+                a_storm_of_devices_reads_twice_each_and_once_when_it_is_remembered,
+                nobody_is_served_from_memory_what_is_not_theirs;
             outbox: an_outbox_row_is_claimed_by_the_databases_clock, finishing_removes_outbox_rows,
                 an_expired_claim_is_taken_once_with_its_message, a_message_is_taken_with_the_members_at_its_seq,
                 the_fifth_attempt_is_the_last, what_is_let_go_is_taken_at_once_and_nobody_elses,
@@ -131,7 +136,7 @@ fn message(channel_id: ChannelId, sender_id: UserId, text: &str) -> NewMessage {
 }
 
 async fn append(storage: &Storage, batch: Vec<NewMessage>) -> Result<Vec<Appended>> {
-    storage.append(batch, Uuid::nil(), &mut MemberCache::default()).await
+    storage.append(batch, Uuid::nil(), &MemberCache::default(), WhenLocked::Wait).await
 }
 
 /// Sends so many messages, in batches.
@@ -145,7 +150,7 @@ async fn fill(storage: &Storage, channel: ChannelId, sender: UserId, count: usiz
 
 async fn change(storage: &Storage, channel_id: ChannelId, actor: UserId, action: Action) -> Result<Changed> {
     let change = ChannelChange { channel_id, actor, action, message_id: MessageId::new(), created_at_ms: 4 };
-    storage.change_channel(change, Uuid::nil(), &mut MemberCache::default(), 10).await
+    storage.change_channel(change, Uuid::nil(), &MemberCache::default(), 10, WhenLocked::Wait).await
 }
 
 /// Adds a plain member; answers the seq of the joined entry.
@@ -208,8 +213,11 @@ mod tests {
 
     async fn on_sqlite<F: Future<Output = Result<()>>>(case: impl FnOnce(Storage, Storage) -> F) {
         let folder = tempfile::tempdir().unwrap();
-        let settings =
-            Settings { url: format!("sqlite://{}/touchline.db", folder.path().display()), max_connections: 3 };
+        let settings = Settings {
+            url: format!("sqlite://{}/touchline.db", folder.path().display()),
+            max_connections: 3,
+            ..Settings::default()
+        };
         let one = Storage::connect(&settings).await.unwrap();
         one.migrate_up().await.unwrap();
         let two = Storage::connect(&settings).await.unwrap();
@@ -230,6 +238,7 @@ mod tests {
             include_str!("contract/logins.rs"),
             include_str!("contract/outbox.rs"),
             include_str!("contract/plans.rs"),
+            include_str!("contract/recent.rs"),
             include_str!("contract/schema.rs"),
             include_str!("contract/sync.rs"),
             include_str!("contract/users.rs"),

@@ -1,20 +1,22 @@
 //! Pages of a channel's log.
 
 use crate::{
-    Entry, Storage,
-    entity::messages::{Column, Entity, Model},
+    Entry, Kind, Storage,
+    entity::messages::{Column, Entity},
     error::Result,
-    rows::ALTERNATIVES,
+    recent::epoch,
+    rows::KEYS,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QueryTrait,
-    sea_query::{Expr, ExprTrait, Query, SelectStatement},
+    DbBackend, FromQueryResult, Iterable,
+    sea_query::{Expr, ExprTrait, Query, SelectStatement, UnionType},
 };
 use std::{
     cmp::{max, min},
     ops::RangeInclusive,
+    sync::Arc,
 };
-use touchline_ids::{ChannelId, Seq, UserId};
+use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 
 /// A page of a channel's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,66 +46,132 @@ impl Storage {
         // and a later removal takes nothing of it back, so the entries need no second look.
         let Some(view) = self.channel_for(user, channel).await? else { return Ok(None) };
         let (seqs, more) = page((view.joined_seq, view.last_seq), after_seq, before_seq, limit);
-        Ok(Some(History { entries: self.entries(&[Range { channel_id: channel, seqs }]).await?, more }))
+        if seqs.is_empty() {
+            return Ok(Some(History { entries: Vec::new(), more }));
+        }
+        let mut pieces = self.log_pieces(&[Range { channel_id: channel, seqs }], &[], usize::MAX).await?;
+        pieces.sort_unstable_by_key(|piece| piece.seq);
+        let epoch = pieces.first().map_or(0, |piece| piece.epoch);
+        let entries: Vec<_> = pieces.into_iter().filter_map(Piece::entry).map(Arc::new).collect();
+        self.recent.put(epoch, entries.iter().cloned());
+        Ok(Some(History { entries: entries.into_iter().map(Arc::unwrap_or_clone).collect(), more }))
     }
 
-    /// The entries in some ranges, by channel and seq. The caller made sure that the user may see them.
-    pub(crate) async fn entries(&self, ranges: &[Range]) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let ranges: Vec<_> = ranges.iter().filter(|range| !range.seqs.is_empty()).cloned().collect();
-        for some in ranges.chunks(ALTERNATIVES) {
-            let rows: Vec<Model> = self.read_all(&in_ranges(some)).await?;
-            entries.extend(rows.into_iter().map(Entry::from));
+    /// The entries in some ranges, and who is at some places for a check. The caller made sure that the user may see
+    /// them. Of the ranges' entries, in order of channel and seq, at most so many bytes of content: the rest is left
+    /// out.
+    pub(crate) async fn log_pieces(
+        &self,
+        ranges: &[Range],
+        places: &[(ChannelId, Seq)],
+        bytes: usize,
+    ) -> Result<Vec<Piece>> {
+        let backend = self.reader.get_database_backend();
+        let mut ranges = ranges.chunks(KEYS);
+        let mut places = places.chunks(KEYS);
+        let mut pieces = Vec::new();
+        loop {
+            let select = match (ranges.next(), places.next()) {
+                (None, None) => return Ok(pieces),
+                (Some(ranges), None) => in_ranges(ranges, bytes, backend),
+                (None, Some(places)) => at_places(places, backend),
+                (Some(ranges), Some(places)) => {
+                    in_ranges(ranges, bytes, backend).union(UnionType::All, at_places(places, backend)).take()
+                }
+            };
+            pieces.extend(self.read_all::<Piece>(&select).await?);
         }
-        entries.sort_unstable_by_key(|entry| (entry.channel_id, entry.seq));
-        Ok(entries)
     }
 }
-
-impl Storage {
-    /// As [`entries`](Self::entries), but at most so many bytes of content: entries at the ends of ranges are left out,
-    /// and ranges after them. True when that was so.
-    pub(crate) async fn entries_within(&self, ranges: &[Range], bytes: usize) -> Result<(Vec<Entry>, bool)> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut left = bytes;
-        let ranges: Vec<_> = ranges.iter().filter(|range| !range.seqs.is_empty()).cloned().collect();
-        for some in ranges.chunks(ALTERNATIVES) {
-            let rows: Vec<Model> = self.read_all(&in_ranges_within(some, left)).await?;
-            left -= rows.iter().map(|row| row.content.len()).sum::<usize>().min(left);
-            entries.extend(rows.into_iter().map(Entry::from));
-        }
-        entries.sort_unstable_by_key(|entry| (entry.channel_id, entry.seq));
-        // Fewer than asked for because one more had no place, and not because some are missing.
-        let wanted: usize = ranges.into_iter().map(|range| range.seqs.count()).sum();
-        let full = left < ENTRY_BYTES && entries.len() < wanted;
-        Ok((entries, full))
-    }
-}
-
-/// No entry's content is longer.
-const ENTRY_BYTES: usize = 64 * 1024;
 
 /// A part of a channel's log. Seqs are dense, so it has exactly as many entries as positions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Range {
     pub(crate) channel_id: ChannelId,
     pub(crate) seqs: RangeInclusive<i64>,
 }
 
-pub(crate) fn in_ranges(ranges: &[Range]) -> SelectStatement {
-    let range = |range: &Range| {
-        Column::ChannelId.eq(range.channel_id).and(Column::Seq.between(*range.seqs.start(), *range.seqs.end()))
-    };
-    Entity::find().filter(ranges.iter().map(range).fold(Condition::any(), Condition::add)).into_query()
+impl Range {
+    /// How many positions it has.
+    pub(crate) fn len(&self) -> usize {
+        self.seqs.clone().count()
+    }
 }
 
+/// What was read of one entry.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Piece {
+    pub(crate) channel_id: ChannelId,
+    pub(crate) seq: Seq,
+    pub(crate) id: MessageId,
+    sender_id: UserId,
+    kind: Kind,
+    /// Of an entry that is read for its check only when it is short.
+    content: Option<String>,
+    created_at: i64,
+    /// In which life of the database it was read ([`crate::recent`]).
+    pub(crate) epoch: i64,
+    /// Read for its check, not for itself.
+    pub(crate) is_check: bool,
+}
+
+impl Piece {
+    /// The whole entry, if it was read.
+    pub(crate) fn entry(self) -> Option<Entry> {
+        Some(Entry {
+            channel_id: self.channel_id,
+            seq: self.seq,
+            message_id: self.id,
+            sender_id: self.sender_id,
+            kind: self.kind,
+            content: self.content?,
+            created_at_ms: self.created_at,
+        })
+    }
+}
+
+/// Whoever is back at the place where many are is read with its content, so that they all find it remembered. Longer
+/// ones are not worth it.
+const SHORT: i64 = 4 * 1024;
+
+const COLUMNS: [Column; 6] =
+    [Column::ChannelId, Column::Seq, Column::Id, Column::SenderId, Column::Kind, Column::CreatedAt];
+
 /// What of the ranges, in order of channel and seq, holds at most so many bytes of content.
-pub(crate) fn in_ranges_within(ranges: &[Range], bytes: usize) -> SelectStatement {
-    let sum = Expr::cust("SUM(OCTET_LENGTH(content)) OVER (ORDER BY channel_id, seq)");
+pub(crate) fn in_ranges(ranges: &[Range], bytes: usize, backend: DbBackend) -> SelectStatement {
+    let column = |column: Column| Expr::col((Entity, column));
+    let first_to_last = column(Column::Seq).between(Expr::col(("keys", "column2")), Expr::col(("keys", "column3")));
+    let keys = ranges.iter().map(|range| (range.channel_id, *range.seqs.start(), *range.seqs.end()));
+    let entries = Query::select()
+        .columns(Column::iter().map(|column| (Entity, column)))
+        .expr_as(Expr::cust("SUM(OCTET_LENGTH(content)) OVER (ORDER BY channel_id, seq)"), "bytes_so_far")
+        // Not spelt as alternatives: see `append::with_keys`.
+        .from_values(keys, "keys")
+        .inner_join(Entity, column(Column::ChannelId).equals(("keys", "column1")).and(first_to_last))
+        .take();
     Query::select()
-        .columns(Column::iter())
-        .from_subquery(in_ranges(ranges).expr_as(sum, "bytes_so_far").take(), "entries")
+        .columns(COLUMNS)
+        .column(Column::Content)
+        .expr_as(epoch(backend), "epoch")
+        .expr_as(Expr::cust("1 = 0"), "is_check")
+        .from_subquery(entries, "entries")
         .and_where(Expr::col("bytes_so_far").lte(i64::try_from(bytes).unwrap_or(i64::MAX)))
+        .take()
+}
+
+/// Who is at these places.
+pub(crate) fn at_places(places: &[(ChannelId, Seq)], backend: DbBackend) -> SelectStatement {
+    let column = |column: Column| Expr::col((Entity, column));
+    let (channel, seq) =
+        (column(Column::ChannelId).equals(("keys", "column1")), column(Column::Seq).equals(("keys", "column2")));
+    let is_short = Expr::cust("OCTET_LENGTH(content)").lte(SHORT);
+    Query::select()
+        .columns(COLUMNS.map(|column| (Entity, column)))
+        .expr_as(Expr::case(is_short, column(Column::Content)), "content")
+        .expr_as(epoch(backend), "epoch")
+        .expr_as(Expr::cust("1 = 1"), "is_check")
+        .from_values(places.iter().copied(), "keys")
+        .inner_join(Entity, channel.and(seq))
         .take()
 }
 

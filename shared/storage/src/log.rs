@@ -8,37 +8,94 @@ use crate::{
     },
     error::Result,
     outbox::{self, Due},
-    rows::VALUES,
+    recent::epoch,
+    rows::{self, VALUES},
 };
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    Select,
-    sea_query::{CaseStatement, Expr, ExprTrait, UpdateStatement},
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
+    QueryTrait,
+    sea_query::{
+        CaseStatement, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UpdateStatement,
+    },
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use touchline_ids::{ChannelId, ClientMessageId, Seq};
 use uuid::Uuid;
+
+/// What to do about a channel that somebody else holds locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenLocked {
+    /// Wait for it; after 2 s the whole transaction is `Unavailable`.
+    Wait,
+    /// Leave what is for this channel undone and say so.
+    PassOver,
+}
+
+/// A channel as it was locked.
+#[derive(Debug, FromQueryResult)]
+pub(crate) struct Locked {
+    pub(crate) id: ChannelId,
+    pub(crate) name: String,
+    pub(crate) last_seq: Seq,
+    pub(crate) members_version: i64,
+    /// In which life of the database ([`crate::recent`]).
+    pub(crate) epoch: i64,
+}
+
+/// The channels that a transaction works on. Those that are in neither do not exist.
+#[derive(Debug, Default)]
+pub(crate) struct Locks {
+    pub(crate) held: BTreeMap<ChannelId, Locked>,
+    /// Locked by somebody else and passed over.
+    pub(crate) elsewhere: HashSet<ChannelId>,
+}
 
 /// Locks channels until the transaction ends, in id order, so that two writers never wait for each other crosswise.
 /// (On SQLite the transaction has the lock of the whole database already.)
 pub(crate) async fn lock(
     transaction: &DatabaseTransaction,
     channels: &BTreeSet<ChannelId>,
-) -> Result<BTreeMap<ChannelId, channels::Model>> {
+    when_locked: WhenLocked,
+) -> Result<Locks> {
+    let mut locks = Locks::default();
+    let backend = transaction.get_database_backend();
     let channels: Vec<_> = channels.iter().copied().collect();
-    let mut locked = BTreeMap::new();
     for some in channels.chunks(VALUES) {
-        locked.extend(locking(some).all(transaction).await?.into_iter().map(|channel| (channel.id, channel)));
+        let locked: Vec<Locked> = rows::all(transaction, &locking(some, when_locked, backend)).await?;
+        locks.held.extend(locked.into_iter().map(|channel| (channel.id, channel)));
+        let missing: Vec<_> = some.iter().filter(|channel| !locks.held.contains_key(channel)).copied().collect();
+        if when_locked == WhenLocked::PassOver && !missing.is_empty() {
+            let there: Vec<There> = rows::all(transaction, &existing(&missing)).await?;
+            locks.elsewhere.extend(there.into_iter().map(|channel| channel.id));
+        }
     }
-    Ok(locked)
+    Ok(locks)
 }
 
-pub(crate) fn locking(channels: &[ChannelId]) -> Select<channels::Entity> {
-    channels::Entity::find()
-        .filter(Column::Id.is_in(channels.iter().copied()))
-        .order_by_asc(Column::Id)
-        .lock_exclusive()
+pub(crate) fn locking(channels: &[ChannelId], when_locked: WhenLocked, backend: DbBackend) -> SelectStatement {
+    let mut select = Query::select();
+    select
+        .columns([Column::Id, Column::Name, Column::LastSeq, Column::MembersVersion])
+        .expr_as(epoch(backend), "epoch")
+        .from(channels::Entity)
+        .and_where(Expr::col(Column::Id).is_in(channels.iter().copied()))
+        .order_by(Column::Id, Order::Asc);
+    match when_locked {
+        WhenLocked::Wait => select.lock(LockType::Update),
+        WhenLocked::PassOver => select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+    };
+    select
+}
+
+#[derive(FromQueryResult)]
+struct There {
+    id: ChannelId,
+}
+
+pub(crate) fn existing(channels: &[ChannelId]) -> SelectStatement {
+    let among = Expr::col(Column::Id).is_in(channels.iter().copied());
+    Query::select().column(Column::Id).from(channels::Entity).and_where(among).take()
 }
 
 /// Entries to write, and what becomes due with them.

@@ -17,7 +17,7 @@ use sea_orm::{
 use std::{
     cmp::max,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use touchline_ids::{ChannelId, Seq, UserId};
 
@@ -123,7 +123,7 @@ pub(crate) fn of_channels(channels: &[ChannelId]) -> SelectStatement {
 pub(crate) async fn current(
     transaction: &DatabaseTransaction,
     versions: &BTreeMap<ChannelId, i64>,
-    cache: &mut MemberCache,
+    cache: &MemberCache,
 ) -> Result<HashMap<ChannelId, Arc<Members>>> {
     let mut current = HashMap::with_capacity(versions.len());
     let mut missing = HashMap::new();
@@ -181,11 +181,18 @@ pub(crate) fn next_version(version: i64, now_ms: i64) -> i64 {
 }
 
 /// The members of recently used channels, proven current by each channel's `members_version` under its row lock.
-/// Belongs to one writer task. Bounded; the channels used longest ago go first.
+/// Bounded; the channels used longest ago go first.
 #[derive(Debug)]
 pub struct MemberCache {
     max_channels: usize,
     max_members: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The database's life that told of them.
+    epoch: Option<i64>,
     channels: HashMap<ChannelId, (Arc<Members>, u64)>,
     by_use: BTreeMap<u64, ChannelId>,
     members: usize,
@@ -195,38 +202,55 @@ pub struct MemberCache {
 impl MemberCache {
     /// An empty cache of at most so many channels and so many members (16 bytes each) in all of them.
     pub fn new(max_channels: usize, max_members: usize) -> Self {
-        Self { max_channels, max_members, channels: HashMap::new(), by_use: BTreeMap::new(), members: 0, uses: 0 }
+        Self { max_channels, max_members, held: Mutex::default() }
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.max_channels, self.max_members);
+    pub fn clear(&self) {
+        *self.lock() = Held::default();
     }
 
-    pub(crate) fn get(&mut self, channel: ChannelId, version: i64) -> Option<Arc<Members>> {
-        let (members, used) = self.channels.get_mut(&channel)?;
+    /// What another life of the database told is forgotten: one that lost its tail gives the same versions again, to
+    /// other members.
+    pub(crate) fn of_life(&self, epoch: i64) {
+        let held = &mut *self.lock();
+        if held.epoch != Some(epoch) {
+            *held = Held { epoch: Some(epoch), ..Held::default() };
+        }
+    }
+
+    pub(crate) fn get(&self, channel: ChannelId, version: i64) -> Option<Arc<Members>> {
+        let held = &mut *self.lock();
+        let (members, used) = held.channels.get_mut(&channel)?;
         if members.version != version {
             return None;
         }
-        self.by_use.remove(used);
-        self.uses += 1;
-        *used = self.uses;
-        self.by_use.insert(self.uses, channel);
+        held.by_use.remove(used);
+        held.uses += 1;
+        *used = held.uses;
+        held.by_use.insert(held.uses, channel);
         Some(members.clone())
     }
 
-    pub(crate) fn put(&mut self, channel: ChannelId, members: Arc<Members>) {
-        self.remove(channel);
-        self.uses += 1;
-        self.members += members.users.len();
-        self.channels.insert(channel, (members, self.uses));
-        self.by_use.insert(self.uses, channel);
-        while self.channels.len() > self.max_channels || self.members > self.max_members {
-            let Some((_, oldest)) = self.by_use.pop_first() else { break };
-            self.remove(oldest);
+    pub(crate) fn put(&self, channel: ChannelId, members: Arc<Members>) {
+        let held = &mut *self.lock();
+        held.remove(channel);
+        held.uses += 1;
+        held.members += members.users.len();
+        held.channels.insert(channel, (members, held.uses));
+        held.by_use.insert(held.uses, channel);
+        while held.channels.len() > self.max_channels || held.members > self.max_members {
+            let Some((_, oldest)) = held.by_use.pop_first() else { break };
+            held.remove(oldest);
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
     fn remove(&mut self, channel: ChannelId) {
         if let Some((members, used)) = self.channels.remove(&channel) {
             self.by_use.remove(&used);
@@ -246,13 +270,24 @@ impl Default for MemberCache {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_another_life_of_the_database_told_is_forgotten() {
+        let (cache, channel) = (MemberCache::default(), ChannelId::new());
+        cache.of_life(1);
+        cache.put(channel, members(1, 2));
+        cache.of_life(1);
+        assert!(cache.get(channel, 1).is_some());
+        cache.of_life(2);
+        assert!(cache.get(channel, 1).is_none());
+    }
+
     fn members(version: i64, count: usize) -> Arc<Members> {
         Arc::new(Members::new(version, (0..count).map(|_| UserId::new()).collect()))
     }
 
     #[test]
     fn another_version_is_not_in_the_cache() {
-        let mut cache = MemberCache::default();
+        let cache = MemberCache::default();
         let channel = ChannelId::new();
         cache.put(channel, members(1, 2));
         assert!(cache.get(channel, 1).is_some());
@@ -265,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_channel_used_longest_ago_leaves_the_full_cache() {
-        let mut cache = MemberCache::new(2, 100);
+        let cache = MemberCache::new(2, 100);
         let [a, b, c] = [(); 3].map(|()| ChannelId::new());
         cache.put(a, members(1, 1));
         cache.put(b, members(1, 1));
@@ -277,13 +312,14 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_by_members_too() {
-        let mut cache = MemberCache::new(100, 10);
+        let cache = MemberCache::new(100, 10);
         let [a, b, c] = [(); 3].map(|()| ChannelId::new());
         cache.put(a, members(1, 6));
         cache.put(b, members(1, 6));
         assert!(cache.get(a, 1).is_none());
         assert!(cache.get(b, 1).is_some());
         cache.put(c, members(1, 11));
-        assert_eq!((cache.channels.len(), cache.by_use.len(), cache.members), (0, 0, 0));
+        let held = cache.lock();
+        assert_eq!((held.channels.len(), held.by_use.len(), held.members), (0, 0, 0));
     }
 }

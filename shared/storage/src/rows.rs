@@ -2,13 +2,12 @@
 
 use crate::{Storage, connection::in_time, error::Result};
 use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
+use std::sync::atomic::Ordering;
 
 /// Values in one `IN`, or rows in one `INSERT` of up to nine columns. SQLite binds at most 32,766 values.
 pub(crate) const VALUES: usize = 3_000;
 /// Keys of up to three columns in one statement: small enough for a plan that looks each of them up.
 pub(crate) const KEYS: usize = 1_000;
-/// Alternatives in one `OR`. SQLite parses them into a tree of at most 1,000 levels.
-pub(crate) const ALTERNATIVES: usize = 256;
 
 /// Every row of a query, on a connection or in a transaction.
 pub(crate) async fn all<R: FromQueryResult>(db: &impl ConnectionTrait, select: &SelectStatement) -> Result<Vec<R>> {
@@ -25,11 +24,18 @@ pub(crate) async fn one<R: FromQueryResult>(db: &impl ConnectionTrait, select: &
 impl Storage {
     /// Every row of a query, read outside a transaction.
     pub(crate) async fn read_all<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Vec<R>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         in_time(all(&self.reader, select)).await
     }
 
     /// The first row of a query, read outside a transaction.
     pub(crate) async fn read_one<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Option<R>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         in_time(one(&self.reader, select)).await
+    }
+
+    /// How many queries this storage and its clones have asked for outside of transactions. For measuring.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 }

@@ -1,28 +1,29 @@
 //! What a device missed, from the cursors it holds.
 
+pub(crate) mod plan;
+
 use crate::{
     Entry, Storage,
-    entity::{channels, members, messages},
+    entity::{channels, members},
     error::Result,
-    history::Range,
-    rows::KEYS,
+    history::{Piece, Range},
+    recent::epoch,
 };
+use plan::{Head, acked, plan};
 use sea_orm::{
-    FromQueryResult,
+    DbBackend,
     sea_query::{Expr, ExprTrait, Query, SelectStatement},
 };
 use std::{
-    cmp::{max, min},
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
 };
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 
-/// Entries of one channel in one answer.
-const PER_CHANNEL: i64 = 200;
-/// Entries in one answer.
-const IN_ALL: i64 = 1_000;
 /// Bytes of content in one answer: a thousand of the longest entries would be 48 MiB.
 const BYTES: usize = 1024 * 1024;
+/// No entry's content is longer.
+const ENTRY_BYTES: usize = 64 * 1024;
 
 /// Up to where a device holds a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,91 +65,179 @@ pub struct SyncedChannel {
 }
 
 impl Storage {
-    /// Everything after each cursor, at most 200 entries a channel, 1,000 and 1 MiB of content in all, and the newest `recent` entries
-    /// of the user's channels that no cursor names. A channel whose cursor is at its end is left out. A cursor beyond
-    /// the end, before the user's membership or with a wrong check gets a `reset`.
+    /// Everything after each cursor, at most 200 entries a channel, 1,000 and 1 MiB of content in all, and the newest
+    /// `recent` entries of the user's channels that no cursor names. A channel whose cursor is at its end is left out.
+    /// A cursor beyond the end, before the user's membership or with a wrong check gets a `reset`.
+    ///
+    /// It reads the memberships, and then at once everything that is not remembered ([`crate::recent`]); once more
+    /// only for checks that turned out wrong.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn sync(&self, user: UserId, cursors: &[Cursor], recent: u32) -> Result<Synced> {
         // One look at the memberships settles what the user may see; see `history`.
-        let heads: Vec<Head> = self.read_all(&heads(user)).await?;
-        let heads = heads.into_iter().map(|head| (head.channel_id, head)).collect();
-        let wrong = self.wrong_checks(&heads, cursors).await?;
-        let (planned, gone) = plan(&heads, cursors, &wrong, i64::from(recent));
-
-        let ranges: Vec<_> = planned.iter().map(|planned| planned.range.clone()).collect();
-        let mut found: HashMap<ChannelId, Vec<Entry>> = HashMap::with_capacity(planned.len());
-        let (entries, full) = self.entries_within(&ranges, BYTES).await?;
-        for entry in entries {
-            found.entry(entry.channel_id).or_default().push(entry);
+        let heads: Vec<Head> = self.read_all(&heads(user, self.reader.get_database_backend())).await?;
+        let epoch = heads.first().map_or(0, |head| head.epoch);
+        let heads: BTreeMap<_, _> = heads.into_iter().map(|head| (head.channel_id, head)).collect();
+        let mut known = Known::of(self, epoch, &heads, cursors);
+        loop {
+            let wrong = known.wrong_checks();
+            let (planned, gone) = plan(&heads, cursors, &wrong, i64::from(recent));
+            let missing: Vec<_> =
+                planned.iter().map(|planned| &planned.range).filter(|range| !known.has(range)).cloned().collect();
+            let places = known.unknown_places();
+            if missing.is_empty() && places.is_empty() {
+                let acked = acked(&heads, cursors, &wrong);
+                return Ok(Synced { channels: known.answer(planned), gone, acked });
+            }
+            known.learn(&missing, &places, self.log_pieces(&missing, &places, BYTES).await?);
         }
+    }
+}
+
+/// What one sync knows of the logs so far.
+struct Known<'a> {
+    storage: &'a Storage,
+    epoch: i64,
+    /// Parts of logs that were read or remembered; of what was read the bytes may have ended before the part.
+    parts: HashMap<Range, Vec<Arc<Entry>>>,
+    /// The checks that came with cursors within what the user sees.
+    checks: HashMap<(ChannelId, Seq), Check>,
+}
+
+struct Check {
+    /// What the device holds.
+    held: u32,
+    entry: AtCursor,
+}
+
+/// The entry at a cursor.
+enum AtCursor {
+    Unknown,
+    Missing,
+    Is(MessageId),
+}
+
+impl Check {
+    fn is_wrong(&self) -> bool {
+        match self.entry {
+            AtCursor::Unknown => false,
+            AtCursor::Missing => true,
+            AtCursor::Is(id) => id.check() != self.held,
+        }
+    }
+}
+
+impl<'a> Known<'a> {
+    fn of(storage: &'a Storage, epoch: i64, heads: &BTreeMap<ChannelId, Head>, cursors: &[Cursor]) -> Self {
+        let mut checks = HashMap::new();
+        for cursor in cursors {
+            if let Some(held) = cursor.check
+                && heads.get(&cursor.channel_id).is_some_and(|head| head.sees(cursor.seq))
+            {
+                let id = storage.recent.id(epoch, cursor.channel_id, cursor.seq);
+                let check = Check { held, entry: id.map_or(AtCursor::Unknown, AtCursor::Is) };
+                checks.insert((cursor.channel_id, cursor.seq), check);
+            }
+        }
+        Self { storage, epoch, parts: HashMap::new(), checks }
+    }
+
+    /// The channels whose entry at the cursor is known not to be the one the device holds.
+    fn wrong_checks(&self) -> HashSet<ChannelId> {
+        self.checks.iter().filter(|(_, check)| check.is_wrong()).map(|((channel, _), _)| *channel).collect()
+    }
+
+    fn unknown_places(&self) -> Vec<(ChannelId, Seq)> {
+        let unknown = self.checks.iter().filter(|(_, check)| matches!(check.entry, AtCursor::Unknown));
+        unknown.map(|(place, _)| *place).collect()
+    }
+
+    fn has(&mut self, range: &Range) -> bool {
+        if range.seqs.is_empty() || self.parts.contains_key(range) {
+            return true;
+        }
+        let remembered = self.storage.recent.range(self.epoch, range.channel_id, &range.seqs);
+        remembered.map(|entries| self.parts.insert(range.clone(), entries)).is_some()
+    }
+
+    /// Takes in what was read for these ranges and places, and leaves it to be remembered.
+    fn learn(&mut self, ranges: &[Range], places: &[(ChannelId, Seq)], pieces: Vec<Piece>) {
+        let wrong_before = self.wrong_checks();
+        for place in places {
+            if let Some(check) = self.checks.get_mut(place) {
+                check.entry = AtCursor::Missing;
+            }
+        }
+        let mut parts: HashMap<ChannelId, Vec<Arc<Entry>>> = HashMap::new();
+        let mut to_remember = BTreeMap::new();
+        for piece in pieces {
+            let place = (piece.channel_id, piece.seq);
+            if piece.is_check
+                && let Some(check) = self.checks.get_mut(&place)
+            {
+                check.entry = AtCursor::Is(piece.id);
+            }
+            let (is_check, epoch) = (piece.is_check, piece.epoch);
+            let Some(entry) = piece.entry().map(Arc::new) else { continue };
+            to_remember.insert((epoch, place), Arc::clone(&entry));
+            if !is_check {
+                parts.entry(place.0).or_default().push(entry);
+            }
+        }
+        for range in ranges {
+            let mut entries = parts.remove(&range.channel_id).unwrap_or_default();
+            entries.sort_unstable_by_key(|entry| entry.seq);
+            self.parts.insert(range.clone(), entries);
+        }
+        if self.wrong_checks() != wrong_before {
+            // The plan changes, and with it what has a place in the answer: what ended early may go on.
+            self.parts.retain(|range, entries| entries.len() == range.len());
+        }
+        // A connection to the former server may still have answered.
+        let of_now = to_remember.into_iter().filter(|((epoch, _), _)| *epoch == self.epoch);
+        self.storage.recent.put(self.epoch, of_now.map(|(_, entry)| entry));
+    }
+
+    /// The answer, of at most so many bytes of content: entries are left out at the end, in order of channel and seq.
+    fn answer(&self, planned: Vec<plan::Planned>) -> Vec<SyncedChannel> {
+        let mut wanted: Vec<_> = planned.iter().map(|planned| &planned.range).filter(|r| !r.seqs.is_empty()).collect();
+        wanted.sort_unstable_by_key(|range| range.channel_id);
+        let (mut left, mut count, mut fits) = (BYTES, 0, true);
+        let mut found: HashMap<ChannelId, Vec<Entry>> = HashMap::with_capacity(planned.len());
+        for range in &wanted {
+            let Some(part) = self.parts.get(*range) else { continue };
+            for entry in part {
+                fits = fits && entry.content.len() <= left;
+                if fits {
+                    left -= entry.content.len();
+                    count += 1;
+                    found.entry(entry.channel_id).or_default().push(Entry::clone(entry));
+                }
+            }
+            // The bytes ended here for what was read, so they do for what is remembered of later channels.
+            fits = fits && !(part.len() < range.len() && left < ENTRY_BYTES);
+        }
+        // Fewer than asked for because one more had no place, and not because some are missing.
+        let wanted: usize = wanted.into_iter().map(Range::len).sum();
+        let full = left < ENTRY_BYTES && count < wanted;
         let channels = planned.into_iter().map(|planned| {
-            let Planned { range, head_seq, more, reset } = planned;
+            let plan::Planned { range, head_seq, more, reset } = planned;
             let entries = found.remove(&range.channel_id).unwrap_or_default();
             let cut = full && entries.last().map_or(!reset, |last| last.seq.0 < *range.seqs.end());
             SyncedChannel { channel_id: range.channel_id, head_seq, entries, more: more || cut, reset }
         });
-        let acked = acked(&heads, cursors, &wrong);
-        Ok(Synced { channels: channels.collect(), gone, acked })
-    }
-
-    /// The channels whose entry at the cursor is not the one the device holds.
-    async fn wrong_checks(&self, heads: &BTreeMap<ChannelId, Head>, cursors: &[Cursor]) -> Result<HashSet<ChannelId>> {
-        let mut checks: HashMap<(ChannelId, Seq), u32> = HashMap::new();
-        for cursor in cursors {
-            if let Some(check) = cursor.check
-                && heads.get(&cursor.channel_id).is_some_and(|head| head.sees(cursor.seq))
-            {
-                checks.insert((cursor.channel_id, cursor.seq), check);
-            }
-        }
-        let places: Vec<_> = checks.keys().copied().collect();
-        for some in places.chunks(KEYS) {
-            for entry in self.read_all::<Place>(&at(some)).await? {
-                let place = (entry.channel_id, entry.seq);
-                if checks.get(&place) == Some(&entry.id.check()) {
-                    checks.remove(&place);
-                }
-            }
-        }
-        Ok(checks.into_keys().map(|(channel, _)| channel).collect())
+        channels.collect()
     }
 }
 
-/// A channel of the user's: the part of the log they see.
-#[derive(Debug, Clone, Copy, FromQueryResult)]
-struct Head {
-    channel_id: ChannelId,
-    joined_seq: Seq,
-    last_seq: Seq,
-    delivered_seq: Seq,
-}
-
-impl Head {
-    fn sees(&self, seq: Seq) -> bool {
-        (self.joined_seq..=self.last_seq).contains(&seq)
-    }
-
-    /// Whether a device may continue after `seq`: the last entry it sees, or the one before its first.
-    fn continues(&self, seq: Seq) -> bool {
-        self.sees(seq) || seq.0 == self.joined_seq.0 - 1
-    }
-}
-
-#[derive(FromQueryResult)]
-struct Place {
-    channel_id: ChannelId,
-    seq: Seq,
-    id: MessageId,
-}
-
-pub(crate) fn heads(user: UserId) -> SelectStatement {
+pub(crate) fn heads(user: UserId, backend: DbBackend) -> SelectStatement {
     use members::Column::{ChannelId, DeliveredSeq, JoinedSeq};
     let member = |column: members::Column| Expr::col((members::Entity, column));
     Query::select()
         .columns([ChannelId, JoinedSeq, DeliveredSeq].map(|column| (members::Entity, column)))
         .column((channels::Entity, channels::Column::LastSeq))
+        .expr_as(epoch(backend), "epoch")
         .from(members::Entity)
         .inner_join(
             channels::Entity,
@@ -157,162 +246,4 @@ pub(crate) fn heads(user: UserId) -> SelectStatement {
         .and_where(member(members::Column::UserId).eq(user))
         .and_where(member(members::Column::LeftSeq).eq(members::OPEN))
         .take()
-}
-
-pub(crate) fn at(places: &[(ChannelId, Seq)]) -> SelectStatement {
-    use messages::Column::{ChannelId, Id, Seq};
-    let column = |column| Expr::col((messages::Entity, column));
-    let channel = column(ChannelId).equals(("keys", "column1"));
-    let seq = column(Seq).equals(("keys", "column2"));
-    Query::select()
-        .columns([ChannelId, Seq, Id].map(|column| (messages::Entity, column)))
-        // Not spelt as alternatives: see `append::with_keys`.
-        .from_values(places.iter().copied(), "keys")
-        .inner_join(messages::Entity, channel.and(seq))
-        .take()
-}
-
-/// What to read of one channel, and what to say of it.
-#[derive(Debug, PartialEq, Eq)]
-struct Planned {
-    range: Range,
-    head_seq: Seq,
-    more: bool,
-    reset: bool,
-}
-
-fn plan(
-    heads: &BTreeMap<ChannelId, Head>,
-    cursors: &[Cursor],
-    wrong: &HashSet<ChannelId>,
-    recent: i64,
-) -> (Vec<Planned>, Vec<ChannelId>) {
-    let (mut planned, mut gone) = (Vec::new(), Vec::new());
-    let mut left = IN_ALL;
-    let mut named = HashSet::new();
-    let mut read = |head: &Head, cursor: Option<&Cursor>| {
-        let (joined, last) = (head.joined_seq.0, head.last_seq.0);
-        let after = cursor.filter(|cursor| head.continues(cursor.seq) && !wrong.contains(&cursor.channel_id));
-        let seqs = match after {
-            Some(cursor) if cursor.seq == head.last_seq => return,
-            Some(cursor) => cursor.seq.0 + 1..=min(last, cursor.seq.0 + min(PER_CHANNEL, left)),
-            None => max(joined, last - min(min(recent, PER_CHANNEL), left) + 1)..=last,
-        };
-        left -= max(0, seqs.end() - seqs.start() + 1);
-        planned.push(Planned {
-            more: after.is_some() && *seqs.end() < last,
-            reset: after.is_none(),
-            head_seq: head.last_seq,
-            range: Range { channel_id: head.channel_id, seqs },
-        });
-    };
-    for cursor in cursors {
-        if named.insert(cursor.channel_id) {
-            match heads.get(&cursor.channel_id) {
-                Some(head) => read(head, Some(cursor)),
-                None => gone.push(cursor.channel_id),
-            }
-        }
-    }
-    for head in heads.values().filter(|head| !named.contains(&head.channel_id)) {
-        read(head, None);
-    }
-    (planned, gone)
-}
-
-/// The cursors that are right and news.
-fn acked(heads: &BTreeMap<ChannelId, Head>, cursors: &[Cursor], wrong: &HashSet<ChannelId>) -> Vec<(ChannelId, Seq)> {
-    let is_news = |cursor: &&Cursor| {
-        let head = heads.get(&cursor.channel_id);
-        head.is_some_and(|head| head.sees(cursor.seq) && cursor.seq > head.delivered_seq)
-            && !wrong.contains(&cursor.channel_id)
-    };
-    cursors.iter().filter(is_news).map(|cursor| (cursor.channel_id, cursor.seq)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn channel(n: u128) -> ChannelId {
-        ChannelId(uuid::Uuid::from_u128(n))
-    }
-
-    /// Channels 1, 2, … with these (joined, last).
-    fn heads(logs: &[(i64, i64)]) -> BTreeMap<ChannelId, Head> {
-        let head = |(n, &(joined, last)): (usize, &(i64, i64))| {
-            let channel_id = channel(n as u128 + 1);
-            (channel_id, Head { channel_id, joined_seq: Seq(joined), last_seq: Seq(last), delivered_seq: Seq(0) })
-        };
-        logs.iter().enumerate().map(head).collect()
-    }
-
-    fn cursor(n: u128, seq: i64) -> Cursor {
-        Cursor { channel_id: channel(n), seq: Seq(seq), check: None }
-    }
-
-    /// (channel, first, last, more, reset) of each planned channel.
-    fn planned(logs: &[(i64, i64)], cursors: &[Cursor], recent: i64) -> Vec<(u128, i64, i64, bool, bool)> {
-        let (planned, _) = plan(&heads(logs), cursors, &HashSet::new(), recent);
-        let row =
-            |p: Planned| (p.range.channel_id.0.as_u128(), *p.range.seqs.start(), *p.range.seqs.end(), p.more, p.reset);
-        planned.into_iter().map(row).collect()
-    }
-
-    #[test]
-    fn a_named_channel_gets_what_follows_up_to_200() {
-        assert_eq!(planned(&[(1, 10)], &[cursor(1, 4)], 20), [(1, 5, 10, false, false)]);
-        assert_eq!(planned(&[(1, 204)], &[cursor(1, 4)], 20), [(1, 5, 204, false, false)]);
-        assert_eq!(planned(&[(1, 205)], &[cursor(1, 4)], 20), [(1, 5, 204, true, false)]);
-        assert_eq!(planned(&[(1, 10)], &[cursor(1, 0)], 20), [(1, 1, 10, false, false)]);
-        assert_eq!(planned(&[(5, 10)], &[cursor(1, 4)], 20), [(1, 5, 10, false, false)]);
-    }
-
-    #[test]
-    fn a_channel_at_its_end_is_left_out() {
-        assert_eq!(planned(&[(1, 10)], &[cursor(1, 10)], 20), []);
-        assert_eq!(planned(&[(11, 10)], &[cursor(1, 10)], 20), []);
-    }
-
-    #[test]
-    fn a_cursor_that_cannot_be_continued_gets_a_reset() {
-        for seq in [11, 3, 0, -1, i64::MAX, i64::MIN] {
-            assert_eq!(planned(&[(5, 10)], &[cursor(1, seq)], 3), [(1, 8, 10, false, true)], "{seq}");
-        }
-        let wrong = HashSet::from([channel(1)]);
-        let (planned, _) = plan(&heads(&[(1, 10)]), &[cursor(1, 10)], &wrong, 3);
-        assert!(planned[0].reset && planned[0].range.seqs == (8..=10));
-    }
-
-    #[test]
-    fn a_channel_nobody_named_gets_its_recent_entries() {
-        assert_eq!(planned(&[(1, 100), (99, 100)], &[], 20), [(1, 81, 100, false, true), (2, 99, 100, false, true)]);
-        assert_eq!(planned(&[(1, 100)], &[], 0), [(1, 101, 100, false, true)]);
-    }
-
-    #[test]
-    fn an_answer_holds_1000_entries_in_all() {
-        let logs = [(1, 500); 7];
-        let cursors: Vec<_> = (1..=6).map(|n| cursor(n, 0)).collect();
-        let mut expected: Vec<_> = (1..=5).map(|n| (n, 1, 200, true, false)).collect();
-        expected.push((6, 1, 0, true, false));
-        expected.push((7, 501, 500, false, true));
-        assert_eq!(planned(&logs, &cursors, 50), expected);
-    }
-
-    #[test]
-    fn the_last_of_the_1000_may_end_in_the_middle_of_a_channel() {
-        let logs: Vec<_> = std::iter::repeat_n((1, 150), 7).collect();
-        let cursors: Vec<_> = (1..=7).map(|n| cursor(n, 0)).collect();
-        assert_eq!(planned(&logs, &cursors, 50)[6], (7, 1, 100, true, false));
-    }
-
-    #[test]
-    fn named_channels_that_are_not_mine_are_gone_and_the_first_cursor_of_a_channel_counts() {
-        let (planned, gone) =
-            plan(&heads(&[(1, 10)]), &[cursor(9, 1), cursor(1, 8), cursor(1, 2), cursor(9, 2)], &HashSet::new(), 20);
-        assert_eq!(gone, [channel(9)]);
-        assert_eq!(planned.len(), 1);
-        assert_eq!(planned[0].range.seqs, 9..=10);
-    }
 }

@@ -40,6 +40,7 @@ pub struct Builder {
     /// A Postgres server other than that of the environment.
     database: Option<String>,
     proxied: BTreeSet<LinkKind>,
+    logs: Option<PathBuf>,
     environment: Environment,
     api: touchline_api::Config,
     gateway: touchline_gateway::Config,
@@ -76,6 +77,7 @@ impl Builder {
             servers: None,
             database: None,
             proxied: BTreeSet::new(),
+            logs: None,
             environment: Environment::default(),
             api: settings::api(),
             gateway: settings::gateway(),
@@ -144,6 +146,13 @@ impl Builder {
         self
     }
 
+    /// Keeps the processes' logs in this folder, also when the stack is gone.
+    #[must_use]
+    pub fn logs_in(mut self, folder: &Path) -> Self {
+        self.logs = Some(folder.to_owned());
+        self
+    }
+
     /// Takes away what limits how much one user or one address may ask: a load comes from one machine.
     #[must_use]
     pub fn unlimited(self) -> Self {
@@ -172,7 +181,7 @@ impl Builder {
         let local = local::start(&settings, storage.clone(), self.apis, self.gateways, &life).await?;
         let nodes = |urls: Vec<String>| urls.into_iter().map(|url| Node { url, process: None }).collect();
         let (apis, gateways, links) = (nodes(local.apis), nodes(local.gateways), Links::default());
-        let recipe = Recipe { settings, environment: self.environment, dev: None };
+        let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: None };
         Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database: None }).await
     }
 
@@ -180,7 +189,7 @@ impl Builder {
         let url = format!("sqlite://{}", data.join("touchline.db").display());
         let registry = touchline_registry::Settings::default();
         let settings = settings::Settings::new(data, url, registry, self.api, self.gateway)?;
-        let recipe = Recipe { settings, environment: self.environment, dev: Some(data.to_owned()) };
+        let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: Some(data.to_owned()) };
         let (mut links, life) = (Links::default(), Shutdown::new());
         let api = recipe.start(NodeName::Api(0), &mut links, folder.path()).await?;
         let gateway = Node { url: api.process()?.address("ws")?.to_owned(), process: None };
@@ -205,7 +214,7 @@ impl Builder {
         }
         let settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
         let storage = migrated(&settings.database).await?;
-        let recipe = Recipe { settings, environment: self.environment, dev: None };
+        let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: None };
         let (mut apis, mut gateways, mut links) = (Vec::new(), Vec::new(), Links::new(&self.proxied));
         for index in 0..self.gateways {
             gateways.push(recipe.start(NodeName::Gateway(index), &mut links, folder.path()).await?);

@@ -109,3 +109,32 @@ async fn turns(pid: u32, percent: u32) {
         sleep(runs).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::process::Command;
+
+    #[tokio::test]
+    async fn a_starved_process_goes_on_when_it_is_fed_again() {
+        let mut process =
+            Command::new("sh").args(["-c", "read line"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let starved = Starved::to(process.id().unwrap(), 10).unwrap();
+        assert!(["cgroup", "signals"].contains(&starved.means()));
+        drop(starved);
+        drop(process.stdin.take());
+        process.wait().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_group_it_takes_turns() {
+        let mut process =
+            Command::new("sh").args(["-c", "read line"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = process.id().unwrap();
+        let life = Shutdown::new();
+        life.spawn(turns(pid, 50));
+        drop(Starved { by: Means::Turns { pid, life } });
+        drop(process.stdin.take());
+        process.wait().await.unwrap();
+    }
+}

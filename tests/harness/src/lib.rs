@@ -5,11 +5,13 @@
 
 mod builder;
 mod cpu;
+mod curtain;
 mod device;
 mod follower;
 mod inbox;
 mod links;
 mod local;
+mod nemesis;
 mod nodes;
 mod own_postgres;
 mod own_redis;
@@ -24,10 +26,12 @@ mod stack;
 
 pub use builder::Builder;
 pub use cpu::Starved;
+pub use curtain::Curtain;
 pub use device::{DEADLINE, Device, eventually};
 pub use follower::{Follower, Story};
 pub use inbox::Inbox;
 pub use links::{Link, LinkKind};
+pub use nemesis::{Fault, Nemesis, Strike};
 pub use nodes::NodeName;
 pub use own_postgres::OwnPostgres;
 pub use own_redis::{OwnRedis, SENTINEL_MASTER};

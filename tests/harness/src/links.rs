@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
 };
 
 /// A link that bytes take.
@@ -53,7 +54,7 @@ impl Link {
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     kinds: BTreeSet<LinkKind>,
-    proxies: BTreeMap<Link, Proxy>,
+    proxies: BTreeMap<Link, Arc<Proxy>>,
 }
 
 impl Links {
@@ -61,7 +62,7 @@ impl Links {
         Self { kinds: kinds.clone(), proxies: BTreeMap::new() }
     }
 
-    pub(crate) fn get(&self, link: Link) -> Result<&Proxy> {
+    pub(crate) fn get(&self, link: Link) -> Result<&Arc<Proxy>> {
         self.proxies.get(&link).with_context(|| format!("no proxy sits on {link:?}"))
     }
 
@@ -116,9 +117,9 @@ impl Links {
                 LinkKind::ApiGateway => Proxy::open_telling_diallers_apart().await?,
                 _ => Proxy::open().await?,
             };
-            self.proxies.insert(link, proxy);
+            self.proxies.insert(link, Arc::new(proxy));
         }
-        Ok(self.proxies.get(&link))
+        Ok(self.proxies.get(&link).map(AsRef::as_ref))
     }
 }
 

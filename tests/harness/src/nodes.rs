@@ -59,6 +59,8 @@ impl Node {
 pub(crate) struct Recipe {
     pub(crate) settings: Settings,
     pub(crate) environment: Environment,
+    /// Where the logs go, when not to where the data is.
+    pub(crate) logs: Option<PathBuf>,
     /// Everything is one `touchline dev` with its data in this folder.
     pub(crate) dev: Option<PathBuf>,
 }
@@ -100,7 +102,8 @@ impl Recipe {
             }
         };
         arguments.insert(0, command);
-        let process = Process::start_with(&name, folder, &arguments, self.environment.of(node)).await?;
+        let log = self.logs.as_deref().unwrap_or(folder).join(format!("{name}.log"));
+        let process = Process::start_with(&name, folder, log, &arguments, self.environment.of(node)).await?;
         let url = match links.lead(node, &process)? {
             Some(proxied) => proxied,
             None => process.address(address)?.to_owned(),

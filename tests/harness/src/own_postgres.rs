@@ -158,3 +158,39 @@ fn run(command: &mut Command) -> Result<()> {
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::ConnectionTrait as _;
+
+    async fn run_there(postgres: &OwnPostgres, sql: &str) -> Result<()> {
+        let connection = sea_orm::Database::connect(postgres.url()).await?;
+        connection.execute_unprepared(sql).await?;
+        Ok(connection.close().await?)
+    }
+
+    #[tokio::test]
+    async fn stopped_where_it_stands_it_keeps_what_was_committed() {
+        let mut postgres = OwnPostgres::start().await.unwrap();
+        run_there(&postgres, "CREATE TABLE kept (id int)").await.unwrap();
+        postgres.stop_immediately().unwrap();
+        assert!(run_there(&postgres, "SELECT 1").await.is_err());
+        postgres.start_again().await.unwrap();
+        run_there(&postgres, "SELECT * FROM kept").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn restored_it_has_lost_what_came_after() {
+        let mut postgres = OwnPostgres::start().await.unwrap();
+        assert!(postgres.save().is_err(), "it runs");
+        postgres.stop_immediately().unwrap();
+        postgres.save().unwrap();
+        postgres.start_again().await.unwrap();
+        run_there(&postgres, "CREATE TABLE late (id int)").await.unwrap();
+        postgres.stop_immediately().unwrap();
+        postgres.restore().unwrap();
+        postgres.start_again().await.unwrap();
+        assert!(run_there(&postgres, "SELECT * FROM late").await.is_err());
+    }
+}

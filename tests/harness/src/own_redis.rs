@@ -162,3 +162,28 @@ fn spawn(folder: &TempDir, sentinel: bool) -> Result<Child> {
     }
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("redis-server: run tests/run, it installs it")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn killed_it_forgets_everything_and_keeps_its_port() {
+        let mut redis = OwnRedis::start(&[]).await.unwrap();
+        redis.run::<()>("SET key value").await.unwrap();
+        let url = redis.url();
+        redis.kill().unwrap();
+        assert!(redis.run::<()>("PING").await.is_err());
+        redis.start_again().await.unwrap();
+        assert_eq!((redis.run::<i64>("DBSIZE").await.unwrap(), redis.url()), (0, url));
+    }
+
+    #[tokio::test]
+    async fn a_sentinel_knows_its_master() {
+        let redis = OwnRedis::start(&[]).await.unwrap();
+        let sentinel = OwnRedis::sentinel(&redis).await.unwrap();
+        let ask = format!("SENTINEL GET-MASTER-ADDR-BY-NAME {SENTINEL_MASTER}");
+        let (host, port): (String, u16) = sentinel.run(&ask).await.unwrap();
+        assert_eq!((host.as_str(), port), ("127.0.0.1", redis.port()));
+    }
+}

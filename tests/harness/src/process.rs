@@ -37,20 +37,21 @@ impl Process {
     /// # Errors
     /// When it ends or stays silent instead; the error ends in its log.
     pub async fn start(name: &str, folder: &Path, arguments: &[&str]) -> Result<Self> {
-        Self::start_with(name, folder, arguments, std::iter::empty()).await
+        let log = folder.join(format!("{name}.log"));
+        Self::start_with(name, folder, log, arguments, std::iter::empty()).await
     }
 
-    /// As [`start`](Self::start), with this environment.
+    /// As [`start`](Self::start), logging to `log`, with this environment.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_with(
         name: &str,
         folder: &Path,
+        log: PathBuf,
         arguments: &[&str],
         environment: impl Iterator<Item = (&str, &str)>,
     ) -> Result<Self> {
-        let log = folder.join(format!("{name}.log"));
         let child = Command::new(binary()?)
             .args(arguments)
             .current_dir(folder)
@@ -90,6 +91,22 @@ impl Process {
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// What it holds in memory now, in bytes, while it runs.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most it ever held in memory, in bytes, while it runs.
+    pub fn most_resident_bytes(&self) -> Option<u64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
+        Some(kib.parse::<u64>().ok()? * 1024)
     }
 
     /// Everything it wrote to stderr so far.

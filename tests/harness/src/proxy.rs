@@ -107,6 +107,12 @@ impl Proxy {
         });
     }
 
+    /// Takes at most about so many bytes from the target before it must wait, on connections dialled from now on: the
+    /// kernel's own buffers hold megabytes, which hides who reads slowly.
+    pub fn shrink_window(&self, bytes: u32) {
+        self.shared.table.send_modify(|table| table.window = Some(bytes));
+    }
+
     /// Whether new connections are reset at once; open ones stay.
     pub fn refuse(&self, refuses: bool) {
         self.shared.table.send_modify(|table| table.refuses = refuses);
@@ -114,7 +120,7 @@ impl Proxy {
 
     /// Ends every rule; what was held comes out.
     pub fn heal(&self) {
-        self.shared.table.send_replace(Table::default());
+        self.shared.table.send_modify(|table| *table = Table { window: table.window, ..Table::default() });
     }
 
     /// Resets (RST to both sides) each open connection with this probability; answers how many.

@@ -1,7 +1,7 @@
 //! Our services, all of them, as one test sees them: in one process, or each in its own.
 
 use crate::{
-    Link, NodeName, Person, Process, Proxy, TestDatabase,
+    Curtain, Link, NodeName, Person, Process, Proxy, TestDatabase,
     links::Links,
     nodes::{Node, Recipe},
 };
@@ -13,6 +13,7 @@ use touchline_auth::{AccessTokens, KeySet, SigningKey};
 use touchline_client::Client;
 use touchline_ids::{ChannelId, UserId};
 use touchline_mesh::Shutdown;
+use touchline_registry::Registry;
 use touchline_storage::{CreateUser, NewUser, Storage};
 use uuid::Uuid;
 
@@ -91,6 +92,22 @@ impl Stack {
         &self.storage
     }
 
+    /// A look past the services and proxies into the database.
+    ///
+    /// # Errors
+    /// When it is away.
+    pub async fn curtain(&self) -> Result<Curtain> {
+        Curtain::open(&self.recipe.settings.database.url).await
+    }
+
+    /// The registry, past the proxies.
+    ///
+    /// # Errors
+    /// When it is away.
+    pub async fn registry(&self) -> Result<Arc<dyn Registry>> {
+        Ok(touchline_registry::connect(&self.recipe.settings.registry).await?)
+    }
+
     /// Signs and verifies with the apis' own key.
     pub fn access_tokens(&self) -> &AccessTokens {
         &self.access
@@ -134,8 +151,16 @@ impl Stack {
     /// # Errors
     /// When the database fails.
     pub async fn crowd(&self, count: usize) -> Result<Vec<Person>> {
+        self.crowd_called("crowd", count).await
+    }
+
+    /// As [`crowd`](Self::crowd), called `name-0`, `name-1`, …
+    ///
+    /// # Errors
+    /// When the database fails, or there is such a crowd already.
+    pub async fn crowd_called(&self, name: &str, count: usize) -> Result<Vec<Person>> {
         let create = |index: usize| async move {
-            let (id, handle) = (UserId::new(), format!("crowd-{index}"));
+            let (id, handle) = (UserId::new(), format!("{name}-{index}"));
             let user = NewUser {
                 id,
                 handle: handle.clone(),
@@ -198,7 +223,7 @@ impl Stack {
     ///
     /// # Errors
     /// When the builder put none there.
-    pub fn link(&self, link: Link) -> Result<&Proxy> {
+    pub fn link(&self, link: Link) -> Result<&Arc<Proxy>> {
         self.links.get(link)
     }
 

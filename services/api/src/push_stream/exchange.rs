@@ -21,7 +21,8 @@ use touchline_proto::{
 const PENDING: usize = 65_536;
 /// How much longer than the wait for acks a result may take; then the gateway is silent.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a stream that is no longer wanted sees whether anybody still waits for its results.
+/// How often a stream sees whether anything is owed, and one that is no longer wanted whether anybody still waits for
+/// its results.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) enum Ended {
@@ -81,16 +82,7 @@ async fn run(
     mut inbound: Inbound,
 ) -> Ended {
     // First of all, so that nothing sent on this stream can be acked behind a hole.
-    if let Some(recipients) = line.owed.take() {
-        let request = PushRequest {
-            incarnation: Bytes::copy_from_slice(line.gateway.incarnation.as_bytes()),
-            recipients,
-            purpose: Purpose::Resync.into(),
-            ..PushRequest::default()
-        };
-        // The transport has just been opened: there is room.
-        let _ = outbound.try_send(pending.send(request, None));
-    }
+    line.resync(pending, outbound);
     let mut wanted = true;
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -127,10 +119,11 @@ async fn run(
                     line.vouch(false);
                 }
             }
-            _ = look.tick(), if !wanted => {
-                if !pending.is_waited_for() {
+            _ = look.tick() => {
+                if !wanted && !pending.is_waited_for() {
                     return Ended::Unwanted;
                 }
+                line.resync(pending, outbound);
             }
         }
     }
@@ -182,6 +175,20 @@ impl Pending {
 }
 
 impl Line {
+    /// Pays what is owed, if there is room for it now.
+    fn resync(&self, pending: &mut Pending, outbound: &mpsc::Sender<PushRequest>) {
+        let Ok(permit) = outbound.try_reserve() else { return };
+        if let Some(recipients) = self.owed.take() {
+            let request = PushRequest {
+                incarnation: Bytes::copy_from_slice(self.gateway.incarnation.as_bytes()),
+                recipients,
+                purpose: Purpose::Resync.into(),
+                ..PushRequest::default()
+            };
+            permit.send(pending.send(request, None));
+        }
+    }
+
     /// Passes on what devices have acked.
     fn note(&self, acks: &Acks) {
         let (channels, _) = acks.channels.as_chunks::<ID_LEN>();

@@ -201,6 +201,20 @@ impl Api {
         }
     }
 
+    /// The next acks it is told; none when the stream has ended.
+    pub async fn acks(&mut self) -> Option<Vec<(UserId, ChannelId, i64)>> {
+        loop {
+            let answer = within("acks", self.answers.message()).await.expect("no error")?;
+            let Some(push_answer::Answer::Acks(acks)) = answer.answer else { continue };
+            let users = unpack_users(&acks.users).expect("whole ids");
+            let channels = acks.channels.as_chunks::<16>().0.iter().map(|id| ChannelId(uuid::Uuid::from_bytes(*id)));
+            assert_eq!((users.len(), channels.len()), (acks.seqs.len(), acks.seqs.len()));
+            return Some(
+                users.zip(channels).zip(acks.seqs).map(|((user, channel), seq)| (user, channel, seq)).collect(),
+            );
+        }
+    }
+
     pub async fn answer(&mut self) -> Answer {
         self.next_answer().await.expect("the stream is open")
     }

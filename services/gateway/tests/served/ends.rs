@@ -8,8 +8,8 @@ use crate::{
 use std::time::{Duration, Instant};
 use tonic_health::pb::health_check_response::ServingStatus;
 use touchline_gateway::Error;
-use touchline_ids::{ChannelId, UserId};
-use touchline_registry::{GatewayState, Registry as _};
+use touchline_ids::{ChannelId, ConnectionNumber, UserId};
+use touchline_registry::{GatewayState, Registration, Registry as _};
 
 #[tokio::test]
 async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease() {
@@ -47,6 +47,57 @@ async fn a_stopping_gateway_sends_its_sessions_elsewhere_and_releases_its_lease(
     assert!(served.ended().await.is_ok());
     assert!(world.registry.gateways().await.expect("answers").is_empty());
     assert!(world.routes(staying).await.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_leave_before_the_apis_know_that_the_gateway_goes() {
+    let head_start = Duration::from_millis(1_000);
+    let served = Served::start(|config| config.times.drain_head_start_ms = 1_000).await;
+    let mut client = served.connect(UserId::new(), "phone", 1).await;
+    served.shutdown.stop();
+    let leases = async || served.world.registry.gateways().await.expect("answers");
+    within("the lease says so", async {
+        while leases().await[0].state != GatewayState::Draining {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let said = Instant::now();
+    assert_eq!(client.hear().await["type"], "reconnect");
+    assert!(said.elapsed() > head_start / 2, "{:?}", said.elapsed());
+}
+
+#[tokio::test]
+async fn a_gateway_that_no_api_reaches_while_they_reach_another_sends_its_sessions_there() {
+    let world = World::new();
+    let reached = world.serve(|_| {}).await;
+    let _api = reached.api().await;
+    let cut_off = world.serve(|config| config.times.alone_ms = 1).await;
+    let mut client = cut_off.connect(UserId::new(), "phone", 1).await;
+    assert_eq!(client.hear().await["type"], "reconnect");
+    drop(client);
+    assert!(matches!(cut_off.ended().await, Err(Error::Unreached(_))));
+    let leases = world.registry.gateways().await.expect("answers");
+    assert_eq!(leases.iter().map(|lease| lease.incarnation).collect::<Vec<_>>(), [reached.incarnation]);
+}
+
+#[tokio::test]
+async fn a_lease_tells_how_many_apis_reach_the_gateway_and_one_that_none_reaches_stays_when_none_reaches_any() {
+    let served = Served::start(|config| config.times.alone_ms = 1).await;
+    let mut client = served.connect(UserId::new(), "phone", 1).await;
+    let streams = async |wanted| {
+        within("the lease says so", async {
+            while served.world.registry.gateways().await.expect("answers")[0].push_streams != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    let apis = [served.api().await, served.api().await];
+    streams(2).await;
+    drop(apis);
+    streams(0).await;
+    client.is_alive().await;
 }
 
 #[tokio::test]
@@ -114,6 +165,27 @@ async fn a_session_whose_route_was_lost_is_told_to_sync_once_it_is_found_again()
     assert_eq!(again["session_id"], first["session_id"]);
     assert_eq!(again["heartbeat_s"], first["heartbeat_s"]);
     assert_eq!(client.is_alive().await, 0);
+}
+
+#[tokio::test]
+async fn a_route_that_led_to_nobody_is_removed_and_those_of_sessions_stay() {
+    let served = Served::start(|_| {}).await;
+    let (gone, here) = (UserId::new(), UserId::new());
+    let mut client = served.connect(here, "phone", 1).await;
+    let stale = |user| Registration {
+        user,
+        device: "tablet".parse().expect("a device"),
+        incarnation: served.incarnation,
+        connection: ConnectionNumber(3),
+    };
+    served.world.registry.register(&[stale(gone), stale(here)]).await.expect("answers");
+    let mut api = served.api().await;
+    let channel = ChannelId::new();
+    api.push(message(channel, 1), &[gone, here], 0).await;
+    assert_eq!(api.answer().await.gone, [gone]);
+    assert_eq!(client.hear().await["seq"], 1);
+    served.world.routes_become(gone, &[]).await;
+    assert_eq!(served.world.routes(here).await, [served.incarnation]);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! How many sockets, and whose.
 
-use crate::{client::Client, fixture::Served, raw::ask};
+use crate::{
+    client::{Client, within},
+    fixture::Served,
+    raw::{ask, get},
+};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use touchline_ids::UserId;
@@ -60,6 +64,23 @@ async fn a_full_gateway_sends_newcomers_elsewhere() {
     waiting.hello(&served.world.ticket(late, "phone", Duration::from_secs(900)), "phone", 1).await;
     assert_eq!(waiting.close_code().await, 1013);
     assert!(served.world.routes(late).await.is_empty());
+}
+
+#[tokio::test]
+async fn more_connections_in_a_second_than_are_taken_are_told_when_to_come_back() {
+    let served = Served::start(|config| config.limits.accepts_per_second = 3).await;
+    let mut session = served.connect(UserId::new(), "phone", 1).await;
+    let mut refused = 0;
+    // Others are let in as the second passes.
+    while refused < 20 {
+        let (status, head, body) = ask(served.ws, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        if status == 503 {
+            refused += 1;
+            assert!(head.contains("retry-after: ") && body.contains("unavailable"), "{head} {body}");
+        }
+    }
+    session.is_alive().await;
+    within("there is room again", async { while get(served.ws, "/livez").await != 200 {} }).await;
 }
 
 #[tokio::test]

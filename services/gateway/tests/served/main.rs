@@ -10,3 +10,4 @@ mod limits;
 mod pushes;
 mod questions;
 mod raw;
+mod relay;

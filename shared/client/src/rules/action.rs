@@ -1,5 +1,7 @@
 //! What the rules want done.
 
+#[cfg(doc)]
+use super::Rules;
 use crate::{Cursor, Event};
 use std::{collections::BTreeMap, fmt};
 use touchline_ids::{ChannelId, ConnectionNumber, Seq};
@@ -19,17 +21,17 @@ impl fmt::Debug for Ticket {
 pub enum Action {
     /// Tell the application.
     Tell(Event),
-    /// Get a new access token; answer with [`Rules::token_renewed`](super::Rules::token_renewed).
+    /// Get a new access token; answer with [`Rules::token_renewed`].
     RenewToken {
         /// Names this call.
         call: u64,
     },
-    /// `POST /v1/connect`; answer with [`Rules::ticket`](super::Rules::ticket).
+    /// `POST /v1/connect`; answer with [`Rules::ticket`].
     AskTicket {
         /// Names this call.
         call: u64,
     },
-    /// Open a socket and say hello; answer with [`Rules::opened`](super::Rules::opened) or [`Rules::not_opened`](super::Rules::not_opened).
+    /// Open a socket and say hello; answer with [`Rules::opened`] or [`Rules::not_opened`].
     Open {
         /// Names the socket.
         connection: ConnectionNumber,
@@ -38,7 +40,7 @@ pub enum Action {
         /// For the hello.
         ticket: Ticket,
     },
-    /// `POST /v1/sync`; answer with [`Rules::synced`](super::Rules::synced). A sync asked for before is not waited for any more.
+    /// `POST /v1/sync`; answer with [`Rules::synced`]. A sync asked for before is not waited for any more.
     Sync {
         /// Names this call.
         call: u64,

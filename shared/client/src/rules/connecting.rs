@@ -1,7 +1,7 @@
 //! The way to the next socket: perhaps a new access token, a ticket, then the gateways it names, one after the other.
 //! The same way renews a session, which needs the ticket only.
 
-use super::{Action, CALL_PATIENCE, Link, Ready, Rules, Ticket};
+use super::{Action, Link, Ready, Rules, Ticket};
 use crate::{ClientError, Closed, Connect, Event, Frame, GatewayAddress, Trouble};
 use std::{time::Duration, vec};
 use tokio::time::Instant;
@@ -190,10 +190,10 @@ impl Rules {
                     self.renew_token(now);
                     return;
                 }
-                let call = self.call();
+                let (call, deadline) = (self.call(), self.deadline(now));
                 self.actions.push_back(Action::AskTicket { call });
                 if let Some(errand) = &mut self.errand {
-                    errand.step = Step::Ask { call, deadline: now + CALL_PATIENCE };
+                    errand.step = Step::Ask { call, deadline };
                 }
             }
             Some(Errand { step: Step::Ask { call, deadline }, .. }) if now >= *deadline => {
@@ -273,7 +273,7 @@ impl Rules {
     fn renew_token(&mut self, now: Instant) {
         if self.token.is_none() {
             let call = self.call();
-            self.token = Some((call, now + CALL_PATIENCE));
+            self.token = Some((call, self.deadline(now)));
             self.actions.push_back(Action::RenewToken { call });
         }
     }
@@ -298,7 +298,7 @@ impl Rules {
         self.options.connection.0 += 1;
         let connection = self.options.connection;
         self.actions.push_back(Action::Open { connection, gateway: gateway.clone(), ticket: ticket.clone() });
-        let deadline = now + CALL_PATIENCE;
+        let deadline = self.deadline(now);
         self.errand = Some(Errand { purpose, step: Step::Open { connection, gateway, ticket, rest, deadline } });
     }
 

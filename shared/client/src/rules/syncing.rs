@@ -1,7 +1,7 @@
 //! When to sync: one at a time, after every `ready`, after a hole, and when the gateway counted more than arrived.
 
 use super::{
-    Action, CALL_PATIENCE, Rules,
+    Action, Rules,
     connecting::{asked_wait, is_final},
 };
 use crate::{ClientError, Delays, Event, SyncCause, Synced, SyncedChannel};
@@ -189,9 +189,9 @@ impl Rules {
         }
         let (cursors, next) = self.log.cursors(run.from, CURSORS);
         let named = cursors.iter().map(|cursor| cursor.channel_id).collect();
-        let call = self.call();
+        let (call, deadline) = (self.call(), self.deadline(now));
         self.actions.push_back(Action::Sync { call, cursors, recent: self.syncing.recent });
-        self.syncing.state = State::Flying { run, call, deadline: now + CALL_PATIENCE, named, next };
+        self.syncing.state = State::Flying { run, call, deadline, named, next };
     }
 
     fn take_synced(

@@ -32,6 +32,7 @@ fn options() -> Options {
         ack: true,
         raw: false,
         renewable: false,
+        patience: Duration::from_secs(10),
         #[cfg(feature = "simulation")]
         sabotage: Sabotage::default(),
     }

@@ -1,5 +1,9 @@
 use super::{add, append, at_once, channel, log, message, outbox, remove, seqs, user, users};
-use crate::{Appended, Entry, MemberCache, NewMessage, Storage, StorageError, error::Result};
+use crate::{
+    Action, Appended, Changed, ChannelChange, Entry, MemberCache, NewMessage, Role, Storage, StorageError, WhenLocked,
+    error::Result,
+};
+use sea_orm::DbBackend;
 use std::collections::{BTreeSet, HashMap};
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 use uuid::Uuid;
@@ -43,11 +47,11 @@ pub async fn two_processes_give_dense_seqs_and_agree(one: Storage, two: Storage)
     // Each writer names the channels in another order: whoever locked in the order of the batch would dead-lock.
     let writers = [one.clone(), two.clone(), one.clone(), two.clone()].into_iter().enumerate();
     let tasks = writers.map(|(writer, storage)| async move {
-        let mut cache = MemberCache::default();
+        let cache = MemberCache::default();
         let mut answers = Vec::new();
         for round in 0..15 {
             let batch: Vec<_> = (0..9).map(|n| message(ids[(n + writer + round) % 3], ada, "x")).collect();
-            answers.extend(storage.append(batch, Uuid::nil(), &mut cache).await?);
+            answers.extend(storage.append(batch, Uuid::nil(), &cache, WhenLocked::Wait).await?);
         }
         Ok(answers)
     });
@@ -163,9 +167,9 @@ pub async fn a_retry_after_leaving_still_gets_the_first_answer(one: Storage, _: 
 pub async fn a_cached_membership_is_never_stale(one: Storage, two: Storage) -> Result<()> {
     let [ada, bob, eve] = users(&one).await?;
     let id = channel(&one, ada, &[bob]).await?;
-    let mut cache = MemberCache::default();
-    let mut members = async |sender| -> Result<Option<Vec<UserId>>> {
-        let mut answers = one.append(vec![message(id, sender, "x")], Uuid::nil(), &mut cache).await?;
+    let cache = MemberCache::default();
+    let members = async |sender| -> Result<Option<Vec<UserId>>> {
+        let mut answers = one.append(vec![message(id, sender, "x")], Uuid::nil(), &cache, WhenLocked::Wait).await?;
         Ok(match answers.remove(0) {
             Appended::Stored { members, .. } => Some(members.users.clone()),
             _ => None,
@@ -206,10 +210,37 @@ pub async fn a_held_lock_makes_a_send_unavailable_not_endless(one: Storage, two:
     let ada = user(&one).await?;
     let id = channel(&one, ada, &[]).await?;
     let holder = one.begin().await?;
-    crate::log::lock(&holder, &BTreeSet::from([id])).await?;
+    crate::log::lock(&holder, &BTreeSet::from([id]), WhenLocked::Wait).await?;
     let answer = append(&two, vec![message(id, ada, "x")]).await;
     assert!(matches!(answer, Err(StorageError::Unavailable(_))), "{answer:?}");
     holder.rollback().await?;
     assert_eq!(entry(&append(&two, vec![message(id, ada, "x")]).await?[0]).seq, Seq(2));
+    Ok(())
+}
+
+pub async fn a_locked_channel_is_passed_over_and_the_others_are_stored(one: Storage, two: Storage) -> Result<()> {
+    let [ada, bob] = users(&one).await?;
+    let (locked, free) = (channel(&one, ada, &[]).await?, channel(&one, ada, &[]).await?);
+    let cache = MemberCache::default();
+    let batch = || vec![message(locked, ada, "x"), message(free, ada, "y"), message(ChannelId::new(), ada, "z")];
+    let holder = one.begin().await?;
+    crate::log::lock(&holder, &BTreeSet::from([locked]), WhenLocked::Wait).await?;
+    if two.writer.get_database_backend() == DbBackend::Postgres {
+        let answers = two.append(batch(), Uuid::nil(), &cache, WhenLocked::PassOver).await?;
+        assert_eq!((&answers[0], &answers[2]), (&Appended::Locked, &Appended::NotAMember));
+        assert_eq!(entry(&answers[1]).seq, Seq(2));
+        let add = ChannelChange {
+            channel_id: locked,
+            actor: ada,
+            action: Action::Add { users: vec![bob], role: Role::Member },
+            message_id: MessageId::new(),
+            created_at_ms: 1,
+        };
+        let changed = two.change_channel(add, Uuid::nil(), &cache, 10, WhenLocked::PassOver).await?;
+        assert_eq!(changed, Changed::Locked);
+    }
+    holder.rollback().await?;
+    let answers = two.append(batch(), Uuid::nil(), &cache, WhenLocked::PassOver).await?;
+    assert_eq!(entry(&answers[0]).seq, Seq(2));
     Ok(())
 }

@@ -1,6 +1,6 @@
 use super::{add, append, at_once, channel, fill, message, outbox, remove, user, users};
 use crate::{
-    Appended, Kind, MAX_ATTEMPTS, MemberCache, OutboxCounts, Storage, Taken, clock,
+    Appended, Kind, MAX_ATTEMPTS, MemberCache, OutboxCounts, Storage, Taken, WhenLocked, clock,
     entity::{self, outbox::Column},
     error::Result,
     outbox::{DEAD, NOBODY},
@@ -25,10 +25,10 @@ pub async fn an_outbox_row_is_claimed_by_the_databases_clock(one: Storage, two: 
     let id = channel(&one, ada, &[]).await?;
     let [mine, other] = [Uuid::now_v7(), Uuid::now_v7()];
     let before = database_time(&one).await?;
-    one.append(vec![message(id, ada, "x")], mine, &mut MemberCache::default()).await?;
+    one.append(vec![message(id, ada, "x")], mine, &MemberCache::default(), WhenLocked::Wait).await?;
     let after = database_time(&one).await?;
     assert!(before > 1_700_000_000_000, "Unix milliseconds: {before}");
-    two.append(vec![message(id, ada, "y")], other, &mut MemberCache::default()).await?;
+    two.append(vec![message(id, ada, "y")], other, &MemberCache::default(), WhenLocked::Wait).await?;
     let claims = outbox(&one).await?;
     assert_eq!((claims[1].owner, claims[2].owner), (mine, other));
     assert_eq!(claims[1].attempts, 1);
@@ -154,7 +154,7 @@ pub async fn what_is_let_go_is_taken_at_once_and_nobody_elses(one: Storage, two:
     let send = |owner| {
         let batch = vec![message(id, ada, "x"), message(id, ada, "y")];
         let one = one.clone();
-        async move { one.append(batch, owner, &mut MemberCache::default()).await }
+        async move { one.append(batch, owner, &MemberCache::default(), WhenLocked::Wait).await }
     };
     send(mine).await?;
     send(other).await?;
@@ -213,7 +213,7 @@ pub async fn a_row_without_its_message_holds_nobody_up(one: Storage, two: Storag
         assert_eq!(two.renew_claims(me).await?, 1, "what cannot be worked on is not kept");
         two.release_all(&[me]).await?;
         one.finish(&[(id, Seq(1))]).await?;
-        one.append(vec![message(id, ada, "x")], me, &mut MemberCache::default()).await?;
+        one.append(vec![message(id, ada, "x")], me, &MemberCache::default(), WhenLocked::Wait).await?;
         let sent =
             Query::update().table(entity::outbox::Entity).value(Column::Seq, 1).and_where(Column::Owner.eq(me)).take();
         one.writer.execute(&sent).await?;
@@ -229,7 +229,7 @@ pub async fn renewing_and_finishing_never_wait_crosswise(one: Storage, two: Stor
     let id = channel(&one, ada, &[]).await?;
     let me = Uuid::now_v7();
     let batch: Vec<_> = (0..1_000).map(|_| message(id, ada, "x")).collect();
-    one.append(batch, me, &mut MemberCache::default()).await?;
+    one.append(batch, me, &MemberCache::default(), WhenLocked::Wait).await?;
     let finishing = async {
         for high in (1..=1_001).rev().step_by(100) {
             let some: Vec<_> = (high - 99..=high).rev().map(|seq| (id, Seq(seq))).collect();

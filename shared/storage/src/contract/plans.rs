@@ -1,5 +1,5 @@
 use crate::{
-    Kind, Role, Storage, append, change, channels, delivered,
+    Kind, Role, Storage, WhenLocked, append, change, channels, delivered,
     entity::{self, members::OPEN},
     error::Result,
     history::{self, Range},
@@ -111,7 +111,9 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let b = backend;
     #[rustfmt::skip]
     let hot: Vec<Hot> = vec![
-        ("append: lock", b.build(&log::locking(batch).into_query()), &["channels_pkey"]),
+        ("append: lock", b.build(&log::locking(batch, WhenLocked::Wait, b)), &["channels_pkey"]),
+        ("append: lock or not", b.build(&log::locking(batch, WhenLocked::PassOver, b)), &["channels_pkey"]),
+        ("append: existing", b.build(&log::existing(batch)), &["channels_pkey"]),
         ("append: members", b.build(&members::of_channels(batch)), &["ux_members_channel"]),
         ("append: duplicates", b.build(&append::with_keys(&keys)), &["ux_messages_key"]),
         ("append: duplicates in one channel", b.build(&append::with_keys(&in_one)), &["ux_messages_key"]),
@@ -136,10 +138,9 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),
         ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &[ONE_MEMBER]),
         ("members", b.build(&members::page(user, channel, Some(user), 20)), &["ux_members_channel", "users_pkey"]),
-        ("sync: heads", b.build(&sync::heads(user)), &["ix_members_user", "channels_pkey"]),
-        ("sync: checks", b.build(&sync::at(&places)), &["messages_pkey"]),
-        ("history: entries", b.build(&history::in_ranges(&ranges)), &["messages_pkey"]),
-        ("sync: entries", b.build(&history::in_ranges_within(&ranges, 1024 * 1024)), &["messages_pkey"]),
+        ("sync: heads", b.build(&sync::heads(user, b)), &["ix_members_user", "channels_pkey"]),
+        ("sync: entries", b.build(&history::in_ranges(&ranges, 1024 * 1024, b)), &["messages_pkey"]),
+        ("sync: checks", b.build(&history::at_places(&places, b)), &["messages_pkey"]),
         ("user by handle", b.build(&by_handle), &["users_handle_key"]),
     ];
     hot

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::AsyncReadExt as _,
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{Notify, watch},
     time::timeout,
 };
@@ -59,7 +59,8 @@ async fn carry(
         open = table.wait_for(|table| !table.rules(dialler).hangs()) => drop(open.map_err(io::Error::other)?),
         ended = gives_up(near, &mut early) => return ended,
     }
-    let far = far.insert(timeout(DIAL, TcpStream::connect(target)).await??);
+    let window = table.borrow().window;
+    let far = far.insert(timeout(DIAL, dial(target, window)).await??);
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
 
@@ -86,6 +87,15 @@ async fn carry(
         ended = both => ended.map(drop),
         gone = follow => gone,
     }
+}
+
+/// The window is told in the handshake, so the buffer's size is set before.
+async fn dial(target: SocketAddr, window: Option<u32>) -> io::Result<TcpStream> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(window) = window {
+        socket.set_recv_buffer_size(window)?;
+    }
+    socket.connect(target).await
 }
 
 /// Keeps what comes, until the other side closes. Who sends more than we keep waits, and is not seen to close.

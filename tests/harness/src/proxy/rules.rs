@@ -72,6 +72,8 @@ impl Rules {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     pub(super) refuses: bool,
+    /// The receive buffer towards the target, in bytes; else as the kernel likes.
+    pub(super) window: Option<u32>,
     pub(super) everybody: Rules,
     /// Other rules for the connections that this process dialled.
     pub(super) diallers: BTreeMap<u32, Rules>,

@@ -23,6 +23,7 @@ use touchline_proto::{
     convert::{pack_users, unpack_users},
     push::{
         PushAnswer, PushRequest, PushResult,
+        push_request::Purpose,
         push_service_server::{PushService, PushServiceServer},
     },
 };
@@ -245,8 +246,12 @@ async fn whom_the_results_name_is_looked_for_once_more_and_then_noted_down() -> 
                 unacked: named(&[sender, unacked]),
                 ..PushResult::default()
             },
-            // The second look, to those of them who were missed: all but the last are missed again.
-            4 => PushResult { push_id, unacked: named(&[0, 1, 2]), ..PushResult::default() },
+            // The second look, to whom it was not handed: all but the last are missed again.
+            3 => PushResult { push_id, unacked: named(&[0, 1]), ..PushResult::default() },
+            // And the question whether who was handed it has acked by now: no.
+            1 if push.purpose() == Purpose::Ask => {
+                PushResult { push_id, unacked: named(&[0]), ..PushResult::default() }
+            }
             _ => PushResult { push_id, ..PushResult::default() },
         })
     });
@@ -257,7 +262,7 @@ async fn whom_the_results_name_is_looked_for_once_more_and_then_noted_down() -> 
     }
     let user = |place: usize| world.users[place];
     let all = [sender, acked, gone, unacked, slow, late].map(user).to_vec();
-    let missed = [gone, unacked, slow, late].map(user).to_vec();
+    let (not_handed, handed) = ([gone, slow, late].map(user).to_vec(), vec![user(unacked)]);
     let noted = [gone, unacked, slow, offline].map(user);
 
     let channel = world.channel().await?;
@@ -266,7 +271,8 @@ async fn whom_the_results_name_is_looked_for_once_more_and_then_noted_down() -> 
             world.send(channel).await?;
         }
         assert_eq!(world.gateways[0].push().await?, (seq, all.clone()));
-        assert_eq!(world.gateways[0].push().await?, (seq, missed.clone()), "the second look");
+        assert_eq!(world.gateways[0].push().await?, (seq, not_handed.clone()), "the second look");
+        assert_eq!(world.gateways[0].push().await?, (seq, handed.clone()), "who has it is only asked about");
     }
     // The channel's own first entry is nobody's notification; the message is.
     let expected = noted.map(|user| (user, Seq(2), 1)).to_vec();

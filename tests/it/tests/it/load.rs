@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{process::Stdio, time::Duration};
 use tokio::{process::Command, time::timeout};
 use touchline_harness::{DEADLINE, Stack, binary, eventually};
-use touchline_load::{Broken, Channel, Load, Pace, Plan, Report, User};
+use touchline_load::{Broken, Channel, Load, Mix, Pace, Plan, Report, User};
 use uuid::Uuid;
 
 /// Ten people in three channels, all kinds of devices, and one whom nothing concerns.
@@ -101,6 +101,7 @@ async fn a_log_that_lost_a_message_and_changed_another_is_found() -> Result<()> 
     let stack = Stack::local().unlimited().start().await?;
     let mut plan = plan(&stack).await?;
     plan.duration = None;
+    plan.devices.mix = Mix::steady();
     let channel = plan.channels[2].id;
     let running = Load::start(plan).await?;
     let reader = stack.client(0).as_user(&running.plan().users[0].access_token);
@@ -138,7 +139,7 @@ async fn the_command_makes_its_people_shows_progress_and_ends_with_the_verdict()
     let report: Value = serde_json::from_str(&stdout)?;
     assert_eq!((&report["clean"], &report["broken"]["lost"]), (&true.into(), &0.into()));
     assert!(report["sends"]["accepted"].as_u64().is_some_and(|accepted| accepted > 50), "{stdout}");
-    assert!(stderr.contains("online 4/4"), "{stderr}");
+    assert!(stderr.contains("online 5/5"), "{stderr}");
     stack.stop().await
 }
 

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per subject, on real servers that `tests/run` starts.
 
+mod acks;
 mod authorization;
 mod bad_input;
 mod binary;
@@ -17,3 +18,4 @@ mod secrets;
 mod send;
 mod storage;
 mod surface;
+mod takeover;

@@ -11,7 +11,7 @@ storage_contract!(on_postgres);
 
 async fn on_postgres<F: Future<Output = Result<(), StorageError>>>(case: impl FnOnce(Storage, Storage) -> F) {
     let database = TestDatabase::create().await.expect("a database");
-    let settings = Settings { url: database.url(), max_connections: 4 };
+    let settings = Settings { url: database.url(), max_connections: 4, ..Settings::default() };
     let one = Storage::connect(&settings).await.expect("the database answers");
     one.migrate_up().await.expect("an empty database");
     let two = Storage::connect(&settings).await.expect("the database answers");

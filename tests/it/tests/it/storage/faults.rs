@@ -17,6 +17,7 @@ use touchline_harness::TestDatabase;
 use touchline_ids::{ChannelId, MessageId, UserId};
 use touchline_storage::{
     Appended, CreateChannel, CreateUser, MemberCache, NewChannel, NewMessage, NewUser, Settings, Storage, StorageError,
+    WhenLocked,
 };
 use uuid::Uuid;
 
@@ -42,8 +43,8 @@ async fn a_database_that_breaks_off_before_the_commit_has_stored_nothing() {
     // Two, so that their INSERT has a text which no connection has prepared yet.
     let batch = vec![scene.message(), scene.message()];
     scene.link.fault(Fault::CutAtInsert);
-    let mut cache = MemberCache::default();
-    let answer = scene.storage.append(batch.clone(), Uuid::nil(), &mut cache).await;
+    let cache = MemberCache::default();
+    let answer = scene.storage.append(batch.clone(), Uuid::nil(), &cache, WhenLocked::Wait).await;
     assert!(matches!(answer, Err(StorageError::Unavailable(_))), "{answer:?}");
     assert!(*scene.link.fault.borrow() == Fault::Cut);
 
@@ -95,7 +96,9 @@ impl Scene {
     async fn new() -> Self {
         let database = TestDatabase::create().await.expect("a database");
         let (link, url) = Link::to(&database.url()).await;
-        let storage = Storage::connect(&Settings { url, max_connections: 2 }).await.expect("the database answers");
+        let storage = Storage::connect(&Settings { url, max_connections: 2, ..Settings::default() })
+            .await
+            .expect("the database answers");
         storage.migrate_up().await.expect("an empty database");
         let user = NewUser {
             id: UserId::new(),
@@ -134,7 +137,7 @@ impl Scene {
 
     async fn append(&self, message: &NewMessage) -> Result<Appended, StorageError> {
         let batch = vec![message.clone()];
-        let answers = self.storage.append(batch, Uuid::nil(), &mut MemberCache::default()).await?;
+        let answers = self.storage.append(batch, Uuid::nil(), &MemberCache::default(), WhenLocked::Wait).await?;
         Ok(answers.into_iter().next().expect("one answer a message"))
     }
 }

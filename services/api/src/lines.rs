@@ -1,0 +1,148 @@
+//! Channels that somebody else holds locked for longer: the commands for each wait in a line of their own, so that
+//! only they wait. Bounded: in lines, in commands a line, in lines that occupy a connection, and in time.
+
+use crate::{error::Error, store::Store, writer::Command};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+    },
+    task::JoinHandle,
+    time::Instant,
+};
+use touchline_ids::ChannelId;
+use touchline_mesh::Shutdown;
+use touchline_storage::WhenLocked;
+
+/// Channels that may wait at the same time.
+const LINES: usize = 256;
+/// Commands that may wait for one channel.
+const IN_LINE: usize = 256;
+/// Most of them in one transaction.
+const BATCH: usize = 64;
+/// Lines that hold a connection while they wait for a lock; the others wait for them.
+const AT_WORK: usize = 2;
+/// How long a command may have waited when its turn comes. With the 2 s that the database waits for a lock it is
+/// answered within 5 s.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The lines.
+pub struct Lines {
+    store: Arc<Store>,
+    life: Shutdown,
+    lines: HashMap<ChannelId, Line>,
+    at_work: Arc<Semaphore>,
+    idle: mpsc::Receiver<Idle>,
+    say_idle: mpsc::Sender<Idle>,
+}
+
+struct Line {
+    queue: mpsc::Sender<(Command, Instant)>,
+    /// Commands put into it so far.
+    put: u64,
+    task: JoinHandle<Option<()>>,
+}
+
+/// A line has carried out everything that was in it.
+pub struct Idle {
+    channel: ChannelId,
+    done: u64,
+}
+
+impl Lines {
+    /// No lines; those to come live in `life`.
+    pub fn new(store: Arc<Store>, life: Shutdown) -> Self {
+        let (say_idle, idle) = mpsc::channel(LINES);
+        Self { store, life, lines: HashMap::new(), at_work: Arc::new(Semaphore::new(AT_WORK)), idle, say_idle }
+    }
+
+    /// Takes a command for a channel that waits already; any other one is given back.
+    pub fn follow(&mut self, command: Command) -> Option<Command> {
+        let Some(channel) = command.channel() else { return Some(command) };
+        let Some(line) = self.lines.get_mut(&channel) else { return Some(command) };
+        match line.queue.try_send((command, Instant::now())) {
+            Ok(()) => line.put += 1,
+            Err(TrySendError::Full((command, _))) => refuse(command),
+            // Its task has panicked.
+            Err(TrySendError::Closed((command, _))) => {
+                self.lines.remove(&channel);
+                return Some(command);
+            }
+        }
+        None
+    }
+
+    /// Takes a command for a channel that is locked.
+    pub fn wait(&mut self, command: Command) {
+        let Some(channel) = command.channel() else { return };
+        if !self.lines.contains_key(&channel) {
+            if self.lines.len() == LINES {
+                return refuse(command);
+            }
+            tracing::warn!(channel.id = %channel, "somebody holds this channel locked: its sends wait by themselves");
+            let (queue, commands) = mpsc::channel(IN_LINE);
+            let turns = Turns { channel, store: Arc::clone(&self.store), at_work: Arc::clone(&self.at_work) };
+            let task = self.life.spawn(turns.run(commands, self.say_idle.clone()));
+            self.lines.insert(channel, Line { queue, put: 0, task });
+        }
+        if let Some(command) = self.follow(command) {
+            refuse(command);
+        }
+    }
+
+    /// The next line that has nothing left to do.
+    pub async fn idle(&mut self) -> Idle {
+        match self.idle.recv().await {
+            Some(idle) => idle,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends a line, unless something was put into it since it said that it is idle.
+    pub fn end(&mut self, idle: &Idle) {
+        if self.lines.get(&idle.channel).is_some_and(|line| line.put == idle.done) {
+            self.lines.remove(&idle.channel);
+        }
+    }
+
+    /// Waits until every line has come to its end.
+    pub async fn finish(self) {
+        let Self { lines, idle, .. } = self;
+        drop(idle); // Nobody listens any more, and nobody waits to be heard.
+        for (_, Line { queue, task, .. }) in lines {
+            drop(queue);
+            let _ = task.await;
+        }
+    }
+}
+
+fn refuse(command: Command) {
+    command.refuse(Error::Unavailable { what: "too many sends are waiting for this channel" });
+}
+
+/// The task of a line.
+struct Turns {
+    channel: ChannelId,
+    store: Arc<Store>,
+    at_work: Arc<Semaphore>,
+}
+
+impl Turns {
+    async fn run(self, mut queue: mpsc::Receiver<(Command, Instant)>, say_idle: mpsc::Sender<Idle>) {
+        let mut turn = Vec::with_capacity(BATCH);
+        let mut done = 0;
+        while queue.recv_many(&mut turn, BATCH).await > 0 {
+            done += turn.len() as u64;
+            let Ok(_place) = self.at_work.acquire().await else { return };
+            let (late, in_time): (Vec<_>, Vec<_>) = turn.drain(..).partition(|(_, since)| since.elapsed() > PATIENCE);
+            for (command, _) in late {
+                command.refuse(Error::Unavailable { what: "this channel is busy" });
+            }
+            self.store.carry_out(in_time.into_iter().map(|(command, _)| command), WhenLocked::Wait).await;
+            if queue.is_empty() {
+                let _ = say_idle.send(Idle { channel: self.channel, done }).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The faults: every row of the table of failure modes as a scenario on real processes, judged by the checker.
+//!
+//! Never depends on a fake of anything of ours.
+
+mod notices;
+mod outcome;
+mod oversize;
+mod probe;
+mod results;
+mod rows;
+mod runner;
+mod scenario;
+mod stage;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+use runner::Run;
+use scenario::Scenario;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Breaks a running Touchline in every way its table of failure modes names, and counts what that cost.
+#[derive(Debug, Parser)]
+#[command(name = "faults")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What there is
+    List,
+    /// Act scenarios out; exit code 1 when one missed its target. Needs the servers that tests/run starts
+    Run(Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct Arguments {
+    /// Numbers of rows, or parts of names; all when none is given
+    rows: Vec<String>,
+    /// Less of everything, and without rows only those of the short list
+    #[arg(long)]
+    short: bool,
+    /// The same seed makes the same choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Writes the table there, in Markdown
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::List => {
+            for scenario in rows::all() {
+                let short = if scenario.short { "short" } else { "" };
+                println!("{:>3} {:5} {}: {}", scenario.row, short, scenario.name, scenario.target);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(arguments) => run(arguments).await,
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let chosen: Vec<_> = rows::all().into_iter().filter(|scenario| arguments.choose(scenario)).collect();
+    ensure!(!chosen.is_empty(), "no row is called {:?}; see `faults list`", arguments.rows);
+    let run = Run { seed: arguments.seed, short: arguments.short };
+    let mut rows = Vec::new();
+    for scenario in chosen {
+        rows.push(run.act(scenario).await?);
+    }
+    let table = results::markdown(&rows, arguments.seed, arguments.short);
+    println!("\n{table}");
+    if let Some(file) = arguments.results {
+        std::fs::write(file, table)?;
+    }
+    // The last line, for who reads only that one.
+    println!("{}", results::summary(&rows));
+    Ok(ExitCode::from(u8::from(rows.iter().any(|row| !row.outcome.passed()))))
+}
+
+impl Arguments {
+    fn choose(&self, scenario: &Scenario) -> bool {
+        let named =
+            |row: &String| row.parse().map_or(scenario.name.contains(row.as_str()), |row: u32| row == scenario.row);
+        if self.rows.is_empty() { !self.short || scenario.short } else { self.rows.iter().any(named) }
+    }
+}

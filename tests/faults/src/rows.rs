@@ -1,0 +1,46 @@
+//! Every row, in the order of the table.
+
+mod apis;
+mod channels;
+mod clients;
+mod clocks;
+mod database;
+mod gateways;
+mod registry;
+mod soak;
+mod storm;
+
+use crate::scenario::Scenario;
+
+/// All scenarios, by row.
+pub(crate) fn all() -> Vec<Scenario> {
+    let groups = [
+        apis::ROWS,
+        channels::ROWS,
+        clients::ROWS,
+        clocks::ROWS,
+        database::ROWS,
+        gateways::ROWS,
+        registry::ROWS,
+        soak::ROWS,
+        storm::ROWS,
+    ];
+    let mut all = groups.concat();
+    all.sort_by_key(|scenario| scenario.row);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::all;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_row_that_is_due_has_a_scenario_and_every_name_is_its_own() {
+        let rows: BTreeSet<u32> = all().iter().map(|scenario| scenario.row).collect();
+        let due: BTreeSet<u32> = (1..=20).chain(26..=33).chain([36, 38, 39, 40]).collect();
+        assert_eq!(rows, due);
+        let names: BTreeSet<_> = all().iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all().len());
+    }
+}

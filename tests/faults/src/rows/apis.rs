@@ -1,0 +1,134 @@
+//! What happens to apis, and between them and the gateways.
+
+use crate::{
+    outcome::Outcome,
+    scenario::{Context, Scenario, scenario},
+    stage::{Scene, Stage},
+};
+use anyhow::{Context as _, Result};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use touchline_harness::{Link, LinkKind, NodeName, Rules, Stack};
+
+pub(super) const ROWS: &[Scenario] = &[
+    scenario!(8, an_api_that_cannot_reach_a_gateway_hands_its_messages_over, "p99 ≤ 6 s or notified", true),
+    scenario!(8, a_gateway_no_api_can_reach_sends_its_clients_elsewhere, "drained within 45 s", false),
+    scenario!(9, what_an_api_committed_before_it_died_is_taken_over, "p99 ≤ 6 s", true),
+    scenario!(28, apis_are_replaced_one_by_one_and_no_send_fails, "failed sends 0", true),
+    scenario!(36, pushes_out_of_order_are_shown_in_order, "visibly out of order 0", false),
+];
+
+/// A fan-out that is taken over takes as long as a claim lives, and a look each half second.
+const TAKEN_OVER: Duration = Duration::from_secs(6);
+
+/// One api and one gateway lose each other: both ways, then each way alone.
+async fn an_api_that_cannot_reach_a_gateway_hands_its_messages_over(context: Context) -> Result<Outcome> {
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).proxied(&[LinkKind::ApiGateway]), &context).await?;
+    let link = stage.stack.link(Link::ApiGateway(1))?.clone();
+    let api = stage.stack.api(1)?.pid().context("it runs")?;
+    let whole = [Rules::black_hole(), Rules::black_hole_up(), Rules::black_hole_down()];
+    for rules in context.pick(&whole[..1], &whole[..]) {
+        stage.load.fault_began("partition");
+        link.set_for(api, *rules);
+        sleep(context.seconds(12, 25)).await;
+        link.set_for(api, Rules::default());
+        stage.recover().await;
+    }
+    let mut outcome = stage.close().await?;
+    outcome.require_p99(TAKEN_OVER);
+    Ok(outcome)
+}
+
+/// Every api loses one gateway for longer than it waits before it drains.
+async fn a_gateway_no_api_can_reach_sends_its_clients_elsewhere(context: Context) -> Result<Outcome> {
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).proxied(&[LinkKind::ApiGateway]), &context).await?;
+    let registry = stage.stack.registry().await?;
+    stage.load.fault_began("total cut");
+    let began = Instant::now();
+    stage.stack.link(Link::ApiGateway(1))?.set(Rules::black_hole());
+    let name = NodeName::Gateway(1).to_string();
+    let mut drained = None;
+    while drained.is_none() && began.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(500)).await;
+        let leases = registry.gateways().await?;
+        let holds = leases.iter().any(|lease| lease.gateway.to_string() == name && lease.sessions > 0);
+        drained = (!holds).then(|| began.elapsed());
+    }
+    stage.stack.link(Link::ApiGateway(1))?.heal();
+    let mut outcome = stage.close().await?;
+    match drained {
+        Some(took) => outcome.tell(format!("its sockets were gone after {:.0} s", took.as_secs_f64())),
+        None => outcome.tell("its sockets stayed"),
+    }
+    let in_time = drained.is_some_and(|took| took <= Duration::from_secs(45));
+    outcome.require(in_time, "a gateway nobody pushes to keeps its sockets");
+    Ok(outcome)
+}
+
+/// The process ends between the commit and the first push, for one send in ten; it is started again each time.
+async fn what_an_api_committed_before_it_died_is_taken_over(context: Context) -> Result<Outcome> {
+    let builder = Stack::processes(2, 3).proxied(&[LinkKind::ClientApi]);
+    let mut stage = Scene::new(&context).open(builder, &context).await?;
+    let api = NodeName::Api(1);
+    stage.stack.set_environment(api, "FAILPOINTS", "after_commit=10%return");
+    stage.stack.stop_node(api).await?;
+    stage.stack.start_node(api).await?;
+    stage.load.fault_began("after_commit");
+    let crashes = crash_again_and_again(&mut stage, api, context.seconds(15, 40)).await?;
+    let mut outcome = stage.close().await?;
+    outcome.tell(format!("{crashes} crashes"));
+    outcome.require(crashes > 0, "the failpoint never crashed it");
+    outcome.require_p99(TAKEN_OVER);
+    Ok(outcome)
+}
+
+/// Starts `node` again whenever it ends, then once more without its failpoints; answers how often it ended.
+async fn crash_again_and_again(stage: &mut Stage, node: NodeName, length: Duration) -> Result<usize> {
+    let (mut crashes, end) = (0, Instant::now() + length);
+    while Instant::now() < end {
+        if stage.stack.ended(node, end.saturating_duration_since(Instant::now())).await.is_ok() {
+            crashes += 1;
+            stage.stack.start_node(node).await?;
+        }
+    }
+    stage.stack.clear_environment(node);
+    stage.stack.kill(node).await?;
+    stage.stack.start_node(node).await?;
+    Ok(crashes)
+}
+
+/// SIGTERM for each api in turn under load; a proxy keeps its address while the next one starts.
+async fn apis_are_replaced_one_by_one_and_no_send_fails(context: Context) -> Result<Outcome> {
+    let builder = Stack::processes(2, 2).proxied(&[LinkKind::ClientApi]);
+    let mut stage = Scene::new(&context).open(builder, &context).await?;
+    for round in 0..context.pick(1, 3) {
+        for api in (0..2).map(NodeName::Api) {
+            stage.load.fault_began(&format!("replaced {round}"));
+            stage.stack.stop_node(api).await?;
+            stage.stack.start_node(api).await?;
+            stage.recover().await;
+        }
+    }
+    let (mut outcome, report) = stage.close_with_report().await?;
+    let sends = report.sends;
+    outcome.tell(format!("unknown {}, failed {}", sends.unknown, sends.refused + sends.unresolved));
+    outcome.require(sends.refused + sends.unresolved == 0, "sends failed for good");
+    outcome.require_p99(TAKEN_OVER);
+    Ok(outcome)
+}
+
+/// Each link between an api and a gateway is late by something else.
+async fn pushes_out_of_order_are_shown_in_order(context: Context) -> Result<Outcome> {
+    let stage = Scene::new(&context).open(Stack::processes(3, 3).proxied(&[LinkKind::ApiGateway]), &context).await?;
+    stage.load.fault_began("jitter");
+    for gateway in 0..3 {
+        stage.stack.link(Link::ApiGateway(gateway))?.set(Rules::slow(Duration::ZERO, Duration::from_millis(500)));
+    }
+    sleep(context.seconds(8, 30)).await;
+    for gateway in 0..3 {
+        stage.stack.link(Link::ApiGateway(gateway))?.heal();
+    }
+    let mut outcome = stage.close().await?;
+    outcome.require_p99(TAKEN_OVER);
+    Ok(outcome)
+}

@@ -1,0 +1,181 @@
+//! What happens to Redis, and to who needs it.
+
+use crate::{
+    outcome::Outcome,
+    scenario::{Context, Scenario, scenario},
+    stage::Scene,
+};
+use anyhow::{Context as _, Result};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use touchline_harness::{Link, LinkKind, NodeName, OwnRedis, Rules, Stack, eventually};
+use touchline_ids::{ConnectionNumber, IncarnationId};
+use touchline_load::Kind;
+use touchline_registry::Registration;
+
+pub(super) const ROWS: &[Scenario] = &[
+    scenario!(7, a_gateway_cut_from_redis_keeps_its_sockets, "sockets closed 0", true),
+    scenario!(11, without_redis_messages_still_arrive, "accepted ≥ 90 %", true),
+    scenario!(12, a_redis_failover_that_loses_writes_loses_no_message, "p99 ≤ 6 s, back within 10 s", false),
+    scenario!(13, a_flushed_redis_is_filled_again, "routes back within 5.5 s + sessions / 5,000 per s", true),
+    scenario!(14, a_slow_redis_slows_down_nobody, "p99 ≤ 300 ms", true),
+    scenario!(15, stale_routes_are_met_once_and_removed, "misdelivered 0; every stale route removed", false),
+];
+
+/// Nothing passes between one gateway and Redis for longer than a lease lives.
+async fn a_gateway_cut_from_redis_keeps_its_sockets(context: Context) -> Result<Outcome> {
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).proxied(&[LinkKind::Redis]), &context).await?;
+    let redis = stage.stack.link(Link::Redis(NodeName::Gateway(1)))?.clone();
+    stage.load.fault_began("cut from redis");
+    redis.set(Rules::black_hole());
+    sleep(context.seconds(20, 60)).await;
+    redis.heal();
+    let (mut outcome, report) = stage.close_with_report().await?;
+    // Flappy devices are cut by the load itself, which does not count.
+    let closed = report.faults.first().map_or(0, |fault| fault.disconnects);
+    outcome.tell(format!("sockets closed {closed}"));
+    outcome.require(closed == 0, format!("{closed} sockets were closed"));
+    outcome.require_p99(Duration::from_secs(6));
+    Ok(outcome)
+}
+
+/// Killed, and started again empty.
+async fn without_redis_messages_still_arrive(context: Context) -> Result<Outcome> {
+    let mut redis = OwnRedis::start(&[]).await?;
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).on_redis(&redis), &context).await?;
+    let before = stage.load.progress();
+    stage.load.fault_began("redis down");
+    redis.kill()?;
+    sleep(context.seconds(15, 60)).await;
+    let after = stage.load.progress();
+    redis.start_again().await?;
+    let (mut outcome, report) = stage.close_with_report().await?;
+    let (messages, accepted) = (after.messages - before.messages, after.accepted - before.accepted);
+    let closed = report.faults.first().map_or(0, |fault| fault.disconnects);
+    let percent = accepted * 100 / messages.max(1);
+    outcome.tell(format!("accepted {percent} % meanwhile; sockets closed {closed}"));
+    outcome.tell(format!("notified while live {}", outcome.notified_while_live));
+    outcome.require(percent >= 90, format!("only {percent} % were accepted"));
+    Ok(outcome)
+}
+
+/// The replica misses what was written last, the primary dies, the Sentinel promotes the replica.
+async fn a_redis_failover_that_loses_writes_loses_no_message(context: Context) -> Result<Outcome> {
+    let mut primary = OwnRedis::start(&[]).await?;
+    let link = touchline_harness::Proxy::open().await?;
+    link.lead_to(([127, 0, 0, 1], primary.port()).into());
+    let replica = OwnRedis::start(&[&format!("replicaof 127.0.0.1 {}", link.address().port())]).await?;
+    eventually("the replica follows", async || {
+        Ok(replica.run::<String>("INFO replication").await?.contains("master_link_status:up"))
+    })
+    .await?;
+    let sentinel = OwnRedis::sentinel(&primary).await?;
+    eventually("the sentinel knows the replica", async || {
+        Ok(sentinel.run::<String>("INFO sentinel").await?.contains("slaves=1"))
+    })
+    .await?;
+    let mut scene = Scene::new(&context);
+    scene.mix.flappy = 8;
+    let stage = scene.open(Stack::processes(2, 3).on_sentinel(&sentinel), &context).await?;
+    link.set(Rules::black_hole());
+    sleep(context.seconds(4, 8)).await;
+    stage.load.fault_began("failover");
+    primary.kill()?;
+    eventually("the replica is promoted", async || {
+        Ok(replica.run::<String>("INFO replication").await?.contains("role:master"))
+    })
+    .await?;
+    let mut outcome = stage.close().await?;
+    outcome.require_p99(Duration::from_secs(6));
+    let back = outcome.recovery_s.unwrap_or(f64::INFINITY);
+    outcome.require(back <= 10.0, format!("it took {back:.1} s until everybody was back"));
+    Ok(outcome)
+}
+
+/// FLUSHALL, again and again.
+async fn a_flushed_redis_is_filled_again(context: Context) -> Result<Outcome> {
+    let redis = OwnRedis::start(&[]).await?;
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).on_redis(&redis), &context).await?;
+    let registry = stage.stack.registry().await?;
+    let steady: Vec<_> = stage.users(Kind::Steady).into_keys().collect();
+    let times = context.pick(2, 10);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..times {
+        stage.load.fault_began("flushed");
+        redis.run::<()>("FLUSHALL").await?;
+        let began = Instant::now();
+        eventually("every route is back", async || {
+            let routes = registry.look_up(&steady).await?;
+            let mut found: Vec<_> = routes.iter().map(|route| route.index).collect();
+            found.dedup();
+            Ok(found.len() == steady.len())
+        })
+        .await?;
+        slowest = slowest.max(began.elapsed());
+        stage.recover().await;
+        sleep(context.seconds(2, 10)).await;
+    }
+    // A lease is renewed each 5 s, and found missing; half a second for a call and for looking.
+    let limit = Duration::from_millis(5_500) + Duration::from_secs(steady.len() as u64) / 5_000;
+    let mut outcome = stage.close().await?;
+    outcome.tell(format!(
+        "{times} times; all {} routes back after at most {:.1} s",
+        steady.len(),
+        slowest.as_secs_f64()
+    ));
+    outcome.require(slowest <= limit, format!("the routes took {slowest:?} to come back"));
+    outcome.require_p99(Duration::from_secs(6));
+    Ok(outcome)
+}
+
+/// Paused by its own command, then asleep in the middle of one.
+async fn a_slow_redis_slows_down_nobody(context: Context) -> Result<Outcome> {
+    let redis = OwnRedis::start(&[]).await?;
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).on_redis(&redis), &context).await?;
+    for _ in 0..context.pick(1, 3) {
+        stage.load.fault_began("slow redis");
+        redis.run::<()>("CLIENT PAUSE 5000 ALL").await?;
+        sleep(Duration::from_secs(6)).await;
+        redis.run::<()>("DEBUG SLEEP 3").await?;
+        stage.recover().await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    let mut outcome = stage.close().await?;
+    outcome.require_p99(Duration::from_millis(300));
+    Ok(outcome)
+}
+
+/// Routes of a gateway that is dead, and of one that lives and never had such a session.
+async fn stale_routes_are_met_once_and_removed(context: Context) -> Result<Outcome> {
+    let redis = OwnRedis::start(&[]).await?;
+    let stage = Scene::new(&context).open(Stack::processes(2, 3).on_redis(&redis), &context).await?;
+    let registry = stage.stack.registry().await?;
+    let live = registry.gateways().await?.first().context("a gateway")?.incarnation;
+    let users: Vec<_> = stage.users(Kind::Absent).into_keys().collect();
+    let per_user = context.pick(1_000, 10_000) / users.len();
+    let mut stale = Vec::new();
+    for (at, user) in users.iter().enumerate() {
+        let incarnation = if at % 2 == 0 { live } else { IncarnationId::new() };
+        for number in 0..per_user {
+            let (device, connection) = (format!("stale-{number}").parse()?, ConnectionNumber(1));
+            stale.push(Registration { user: *user, device, incarnation, connection });
+        }
+    }
+    stage.load.fault_began("stale routes");
+    for some in stale.chunks(1_000) {
+        registry.register(some).await?;
+    }
+    let began = Instant::now();
+    // Those of a dead incarnation are believed for a minute: its lease may only be late.
+    let patience = Duration::from_secs(100);
+    let mut left = users.len();
+    while left > 0 && began.elapsed() < patience {
+        sleep(Duration::from_millis(500)).await;
+        left = registry.look_up(&users).await?.len();
+    }
+    let took = began.elapsed();
+    let mut outcome = stage.close().await?;
+    outcome.tell(format!("{} stale routes, removed within {:.0} s", stale.len(), took.as_secs_f64()));
+    outcome.require(left == 0, format!("{left} users still have stale routes after {took:?}"));
+    Ok(outcome)
+}
