@@ -42,11 +42,7 @@ pub struct Claim {
 
 impl Default for Claims {
     fn default() -> Self {
-        Self {
-            owners: Mutex::new(Owners::new(Uuid::now_v7())),
-            let_go: Mutex::default(),
-            some_let_go: Notify::new(),
-        }
+        Self { owners: Mutex::new(Owners::new(Uuid::now_v7())), let_go: Mutex::default(), some_let_go: Notify::new() }
     }
 }
 

@@ -49,11 +49,7 @@ impl PushService for Pushes {
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         let (results, receiver) = mpsc::channel(RESULTS);
         let open = relay::opened(&self.gateway, results.clone());
-        let stream = PushStream {
-            gateway: Arc::clone(&self.gateway),
-            results,
-            awaiting: Awaiting::default(),
-        };
+        let stream = PushStream { gateway: Arc::clone(&self.gateway), results, awaiting: Awaiting::default() };
         let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
             // Counts as open until everything is answered.

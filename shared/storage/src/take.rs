@@ -68,12 +68,7 @@ impl Storage {
     }
 }
 
-async fn take(
-    transaction: &DatabaseTransaction,
-    owner: Uuid,
-    limit: u32,
-    waited: Duration,
-) -> Result<Vec<Taken>> {
+async fn take(transaction: &DatabaseTransaction, owner: Uuid, limit: u32, waited: Duration) -> Result<Vec<Taken>> {
     let claim = claim(owner, limit, waited, transaction.get_database_backend());
     let claims = transaction.query_all(&claim).await?;
     let claims: Vec<Claim> =
@@ -116,7 +111,12 @@ struct One {
 }
 
 pub(crate) fn any_expired(waited: Duration, backend: DbBackend) -> SelectStatement {
-    Query::select().expr_as(Expr::val(1), "one").from(outbox::Entity).and_where(expired(waited, backend)).limit(1).take()
+    Query::select()
+        .expr_as(Expr::val(1), "one")
+        .from(outbox::Entity)
+        .and_where(expired(waited, backend))
+        .limit(1)
+        .take()
 }
 
 /// An outbox row as the claim left it.

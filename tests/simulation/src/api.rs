@@ -60,6 +60,8 @@ pub(super) struct Life {
     view: View,
     streams: BTreeMap<IncarnationId, Stream>,
     debts: Debts,
+    /// Which life of the database was seen last.
+    database_life: Option<u64>,
     fans: BTreeMap<Place, Fan>,
     /// By channel: what waits for its look-up, in log order. The first one's is under way.
     lanes: BTreeMap<ChannelId, VecDeque<Waiting>>,
@@ -83,7 +85,10 @@ struct Clock {
 pub(super) enum Purpose {
     Append(CallId),
     Change(CallId),
-    Sync { request: CallId, user: UserId },
+    Sync {
+        request: CallId,
+        user: UserId,
+    },
     /// The first look-up of a message.
     Route(ChannelId),
     /// A later one of these members.
@@ -169,7 +174,12 @@ impl Life {
         let now = world.now;
         let owners = Owners::new(world.names.uuid());
         let takeover = if without_takeover { Schedule::never() } else { Schedule::default() };
-        let clock = Clock { refresh: now, renewal: now + RENEWAL, flush: now + FLUSH, poll: now + Schedule::pause(world.chance.random()) };
+        let clock = Clock {
+            refresh: now,
+            renewal: now + RENEWAL,
+            flush: now + FLUSH,
+            poll: now + Schedule::pause(world.chance.random()),
+        };
         Self {
             node,
             owners,
@@ -177,6 +187,7 @@ impl Life {
             view: View::default(),
             streams: BTreeMap::new(),
             debts: Debts::default(),
+            database_life: None,
             fans: BTreeMap::new(),
             lanes: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -192,13 +203,7 @@ impl Life {
         self.calls.insert(call, purpose);
     }
 
-    fn ask_registry(
-        &mut self,
-        world: &mut World,
-        question: registry::Question,
-        patience: Duration,
-        purpose: Purpose,
-    ) {
+    fn ask_registry(&mut self, world: &mut World, question: registry::Question, patience: Duration, purpose: Purpose) {
         let call = world.ask(self.node, Node::Registry, Question::Registry(question), patience);
         self.calls.insert(call, purpose);
     }
@@ -206,7 +211,12 @@ impl Life {
     fn answer(&mut self, world: &mut World, call: CallId, outcome: Outcome, crash: &mut Crashing) {
         let Some(purpose) = self.calls.remove(&call) else { return };
         match outcome {
-            Ok(Reply::Database(answer)) => self.database_answers(world, purpose, Ok(answer), crash),
+            Ok(Reply::Database(answer)) => {
+                if let database::Answer::Appended(_) | database::Answer::Synced(_) = &answer {
+                    self.look_at_life(world);
+                }
+                self.database_answers(world, purpose, Ok(answer), crash);
+            }
             Ok(Reply::Registry(answer)) => self.registry_answers(world, purpose, Ok(answer), crash),
             Ok(Reply::Api(_)) => {}
             Err(failure) => match purpose {
@@ -215,6 +225,18 @@ impl Life {
                 }
                 _ => self.database_answers(world, purpose, Err(failure), crash),
             },
+        }
+    }
+
+    /// A database that began another life may have lost the end of what devices hold.
+    fn look_at_life(&mut self, world: &mut World) {
+        let life = world.database.epoch;
+        if self.database_life.replace(life).is_some_and(|before| before != life) {
+            world.note(self.node, || "sees another life of the database".to_owned());
+            // Rows may be back that nobody works on.
+            let fresh = world.names.uuid();
+            self.owners.doubt(fresh, world.now);
+            self.resync_everybody(world);
         }
     }
 
@@ -266,7 +288,8 @@ impl Life {
             self.clock.poll = now + Schedule::pause(world.chance.random());
             if !self.stopping && self.takeover.is_due() {
                 let owner = self.owners.present();
-                let question = database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE, waited: self.takeover.waited(now) };
+                let question =
+                    database::Question::TakeExpired { owner, limit: TAKEN_AT_ONCE, waited: self.takeover.waited(now) };
                 self.ask_database(world, question, Purpose::Taken);
             }
         }

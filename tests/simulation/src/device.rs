@@ -112,6 +112,7 @@ impl Device {
             ack: true,
             raw: false,
             renewable: false,
+            patience: Duration::from_secs(10),
             sabotage: self.sabotage,
         };
         let rng = SmallRng::seed_from_u64(world.chance.random());
@@ -177,7 +178,9 @@ impl Device {
         world.note(self.node, || brief(&event));
         let record = &mut world.record;
         match event {
-            Event::Message(message) => record.shown(self.number, message.channel_id, message.seq, message.message_id, now),
+            Event::Message(message) => {
+                record.shown(self.number, message.channel_id, message.seq, message.message_id, now)
+            }
             Event::Reset { channel_id, .. } | Event::Gone(channel_id) => record.forgot(self.number, channel_id),
             Event::CaughtUp { .. } => record.caught_up(self.number, now),
             Event::Offline { .. } => record.offline(self.number, now),

@@ -20,7 +20,10 @@ pub(crate) struct Fault {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum What {
     /// Without a word; with `host` nothing answers in its place.
-    Kill { node: Node, host: bool },
+    Kill {
+        node: Node,
+        host: bool,
+    },
     /// SIGSTOP and SIGCONT.
     Pause(Node),
     /// SIGTERM.
@@ -40,15 +43,28 @@ pub(crate) enum What {
     /// At the end the database is what it was at the beginning.
     TailLost,
     /// Nothing arrives from the one at the other, nor back with `both`.
-    BlackHole { from: Node, to: Node, both: bool },
+    BlackHole {
+        from: Node,
+        to: Node,
+        both: bool,
+    },
     /// A device loses its network, and may notice.
-    Offline { device: usize, noticed: bool },
+    Offline {
+        device: usize,
+        noticed: bool,
+    },
     CutSockets(usize),
-    Roam { device: usize, linger: Duration },
+    Roam {
+        device: usize,
+        linger: Duration,
+    },
     /// A device leaves everything in the socket.
     NotReading(usize),
     /// A device leaves for good; its process ends, or just everything under it.
-    Leaves { device: usize, host: bool },
+    Leaves {
+        device: usize,
+        host: bool,
+    },
 }
 
 impl Fault {
@@ -86,6 +102,8 @@ pub enum Faults {
     One,
     /// Two to six of all kinds, that may overlap.
     Many,
+    /// The database loses the end of what it stored.
+    LostTail,
 }
 
 const FIRST: Duration = Duration::from_secs(8);
@@ -95,20 +113,20 @@ const LONGEST: Duration = Duration::from_secs(25);
 pub(crate) fn draw(faults: Faults, devices: usize, chance: &mut SmallRng) -> Vec<Fault> {
     let count = match faults {
         Faults::None => 0,
-        Faults::One => 1,
+        Faults::One | Faults::LostTail => 1,
         Faults::Many => chance.random_range(2..=6),
     };
-    let mut drawn: Vec<_> = (0..count)
+    (0..count)
         .map(|_| {
-            let what = if faults == Faults::One { one_of_servers(chance) } else { any(devices, chance) };
+            let what = match faults {
+                Faults::LostTail => What::TailLost,
+                Faults::One => one_of_servers(chance),
+                Faults::None | Faults::Many => any(devices, chance),
+            };
             let at = between(chance, FIRST, LAST);
             Fault { at, lasts: between(chance, Duration::from_millis(200), LONGEST), what }
         })
-        .collect();
-    // One history at a time can be taken back.
-    let mut taken_back = false;
-    drawn.retain(|fault| fault.what != What::TailLost || !std::mem::replace(&mut taken_back, true));
-    drawn
+        .collect()
 }
 
 fn between(chance: &mut SmallRng, least: Duration, most: Duration) -> Duration {
@@ -155,7 +173,6 @@ fn any(devices: usize, chance: &mut SmallRng) -> What {
         7 => What::DatabaseAway,
         8 => What::DatabaseMute(chance.random_range(1..6)),
         9 => What::DatabaseSlow(between(chance, Duration::from_millis(50), Duration::from_secs(7))),
-        10 if std::env::var("TAIL").is_ok() => What::TailLost,
         10 => What::CutSockets(device),
         11 => other_hole(chance),
         12 => {

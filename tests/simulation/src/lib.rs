@@ -12,7 +12,7 @@
 //! SEED=123 cargo test --workspace --all-targets -- one_seed --nocapture
 //! ```
 //!
-//! `FAULTS=one` or `FAULTS=none` beside it for the seeds with one fault, or none.
+//! `FAULTS=one`, `none` or `tail` beside it for the seeds with one fault, none, or a database that loses its tail.
 //!
 //! [`Sabotage`] breaks one rule on purpose, to show that the worlds find what they are to find.
 //!

@@ -1,10 +1,7 @@
 //! What was seen while a world ran: who was told what, what each device showed, and what was wrong at once.
 
 use crate::world::Node;
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq};
 

@@ -24,10 +24,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     pub(crate) fn of_client(self) -> rules::Sabotage {
-        rules::Sabotage {
-            ack_on_receipt: self == Self::AckOnReceipt,
-            sync_before_ready: self == Self::SyncBeforeReady,
-        }
+        rules::Sabotage { ack_on_receipt: self == Self::AckOnReceipt, sync_before_ready: self == Self::SyncBeforeReady }
     }
 
     pub(crate) fn of_gateway(self) -> Broken {

@@ -20,6 +20,7 @@ const MESSAGES: usize = 40;
 /// From when to when there is something to do.
 const FIRST: Duration = Duration::from_secs(8);
 const LAST: Duration = Duration::from_secs(80);
+const LAST_WORD: Duration = Duration::from_secs(90);
 /// From when on nothing happens any more, and until when the world goes on.
 pub(crate) const END: Duration = Duration::from_secs(190);
 
@@ -57,6 +58,10 @@ impl Shape {
             let who = self.users.iter().position(|user| *user == sender).unwrap_or_default();
             deeds[who].push(Deed { at, what: What::Send { channel: *channel, sender, name } });
         }
+        // A last word after everything, by which apis and devices notice what the database lost.
+        let (channel, sender) = (self.channels[0].0, self.users[0]);
+        let name = "last".parse().expect("a name");
+        deeds[0].push(Deed { at: began + LAST_WORD, what: What::Send { channel, sender, name } });
         for _ in 0..chance.random_range(0..=4) {
             let (channel, _) = self.channels.choose(chance).expect("there are some");
             // The first user stays, so that nobody runs out of senders.

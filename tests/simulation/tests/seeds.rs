@@ -39,6 +39,12 @@ fn without_faults_nobody_is_notified_falsely() {
 }
 
 #[test]
+#[ignore = "finds what is left to do: the client does not compare a pushed message with the one it holds at that seq"]
+fn a_database_that_lost_its_tail_is_noticed_by_everybody() {
+    keeps_the_contract("a lost tail", 1_000, Faults::LostTail);
+}
+
+#[test]
 fn a_seed_runs_one_way_only() {
     for seed in 0..20 {
         let setting = Setting { faults: Faults::Many, sabotage: Sabotage::Nothing };
@@ -83,23 +89,6 @@ fn unregistering_without_compare_is_found() {
     is_found(Sabotage::UnregisterWithoutCompare);
 }
 
-/// `SURVEY=1000` lists every failing seed below it.
-#[test]
-fn survey() {
-    let Some(seeds) = env::var("SURVEY").ok().and_then(|seeds| seeds.parse::<u64>().ok()) else { return };
-    let faults = match env::var("FAULTS").as_deref() {
-        Ok("none") => Faults::None,
-        Ok("one") => Faults::One,
-        _ => Faults::Many,
-    };
-    for seed in 0..seeds {
-        if let Err(failure) = run(seed, Setting { faults, sabotage: Sabotage::Nothing }) {
-            let faults: Vec<_> = failure.trace.iter().filter(|line| line.contains("FAULT")).map(|line| line.split_once("FAULT").unwrap().1.to_owned()).collect();
-            println!("{seed}: {} | {}", failure.wrong[0], faults.join(";"));
-        }
-    }
-}
-
 /// `SEED=123` shows every step of that seed.
 #[test]
 fn one_seed() {
@@ -107,6 +96,7 @@ fn one_seed() {
     let faults = match env::var("FAULTS").as_deref() {
         Ok("none") => Faults::None,
         Ok("one") => Faults::One,
+        Ok("tail") => Faults::LostTail,
         _ => Faults::Many,
     };
     let (wrong, trace) = trace(seed, Setting { faults, sabotage: Sabotage::Nothing });

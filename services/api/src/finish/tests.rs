@@ -87,7 +87,12 @@ impl Scene {
         let registry = Arc::new(MemoryRegistry::new());
         let shared: Arc<dyn Registry> = Arc::<MemoryRegistry>::clone(&registry);
         let directory = Arc::new(Directory::new(Arc::clone(&shared)));
-        let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::<Delivered>::default(), Arc::default(), life.clone()));
+        let streams = Arc::new(PushStreams::new(
+            Arc::clone(&directory),
+            Arc::<Delivered>::default(),
+            Arc::default(),
+            life.clone(),
+        ));
         let times = Times {
             ack_wait: Duration::from_millis(100),
             patience: Duration::from_millis(900),

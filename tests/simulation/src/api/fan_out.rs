@@ -13,11 +13,8 @@ use touchline_storage::{Entry, Members};
 
 pub(crate) type Place = (ChannelId, Seq);
 
-pub(crate) const TIMES: Times = Times {
-    ack_wait: Duration::from_secs(3),
-    patience: Duration::from_secs(1),
-    second_look: Duration::from_secs(2),
-};
+pub(crate) const TIMES: Times =
+    Times { ack_wait: Duration::from_secs(3), patience: Duration::from_secs(1), second_look: Duration::from_secs(2) };
 /// What a look-up may take, and what it may take to learn who is alive.
 const LOOK_UP_BUDGET: Duration = Duration::from_millis(100);
 const VIEW_BUDGET: Duration = Duration::from_millis(200);

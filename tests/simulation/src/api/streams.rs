@@ -86,6 +86,25 @@ impl Stream {
         self.last_id
     }
 
+    /// Tells the gateway to let those sync whom it may owe something.
+    fn pay(&mut self, world: &mut World, node: Node) {
+        let (State::Open(_), Some(wire)) = (self.state, self.wire) else { return };
+        let Some(owed) = self.owed.take() else { return };
+        // They come in no order.
+        let mut users: Vec<_> = unpack_users(&owed).into_iter().flatten().collect();
+        users.sort_unstable();
+        let resync = PushRequest {
+            incarnation: Bytes::copy_from_slice(self.lease.incarnation.as_bytes()),
+            recipients: pack_users(users.iter()),
+            purpose: Purpose::Resync.into(),
+            ..PushRequest::default()
+        };
+        let id = self.add(resync, None, world.now);
+        if let Some(awaited) = self.pending.get(&id) {
+            world.send(wire, node, Packet::Push(awaited.request.clone()));
+        }
+    }
+
     /// Everything under way is lost, and owed.
     fn lose(&mut self) -> Vec<(Place, PushId)> {
         self.queued.clear();
@@ -163,6 +182,13 @@ impl Life {
         self.lost(world, lost, Loss::Broken);
     }
 
+    pub(super) fn resync_everybody(&mut self, world: &mut World) {
+        for stream in self.streams.values_mut() {
+            stream.owed.add_everybody();
+            stream.pay(world, self.node);
+        }
+    }
+
     fn by_wire(&mut self, wire: WireId) -> Option<&mut Stream> {
         self.streams.values_mut().find(|stream| stream.wire == Some(wire))
     }
@@ -172,20 +198,7 @@ impl Life {
         let Some(stream) = self.by_wire(wire) else { return };
         (stream.state, stream.failed, stream.vouched) = (State::Open(now), None, true);
         // First of all, so that nothing sent on this stream can be acked behind a hole.
-        if let Some(owed) = stream.owed.take() {
-            // They come in no order.
-            let mut users: Vec<_> = unpack_users(&owed).into_iter().flatten().collect();
-            users.sort_unstable();
-            let recipients = pack_users(users.iter());
-            let resync = PushRequest {
-                incarnation: Bytes::copy_from_slice(stream.lease.incarnation.as_bytes()),
-                recipients,
-                purpose: Purpose::Resync.into(),
-                ..PushRequest::default()
-            };
-            let id = stream.add(resync, None, now);
-            stream.queued.insert(0, id);
-        }
+        stream.pay(world, node);
         for id in std::mem::take(&mut stream.queued) {
             if let Some(awaited) = stream.pending.get(&id) {
                 world.send(wire, node, Packet::Push(awaited.request.clone()));

@@ -44,15 +44,7 @@ enum Drain {
 
 impl Keeper {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            renew_at: now,
-            asking: None,
-            renewed: None,
-            asked: None,
-            lost: false,
-            alone_since: None,
-            drain: None,
-        }
+        Self { renew_at: now, asking: None, renewed: None, asked: None, lost: false, alone_since: None, drain: None }
     }
 
     pub(super) fn takes_sockets(&self, now: Instant) -> bool {

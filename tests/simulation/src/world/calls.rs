@@ -64,10 +64,16 @@ pub(crate) enum Rest {
 #[derive(Debug, Clone)]
 pub(crate) enum RestAnswer {
     /// Gateways to try, and the ticket.
-    Connect { gateways: Vec<usize>, ticket: Ticket },
+    Connect {
+        gateways: Vec<usize>,
+        ticket: Ticket,
+    },
     Synced(Synced),
     /// 200 or 201.
-    Sent { seq: Seq, message: MessageId },
+    Sent {
+        seq: Seq,
+        message: MessageId,
+    },
     /// 403 or 404: not a member.
     Refused,
     Changed,

@@ -100,7 +100,8 @@ impl World {
     fn tell_trace(&mut self, asker: Node, question: Option<String>, answer: &impl Debug) {
         let Some(question) = question else { return };
         let answer = format!("{answer:?}");
-        let dull = answer == "Taken([])" || question == "Gateways"
+        let dull = answer == "Taken([])"
+            || question == "Gateways"
             || question.starts_with("RenewClaims")
             || answer == "Renewed(Renewed)";
         if !dull {

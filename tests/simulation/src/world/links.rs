@@ -147,7 +147,8 @@ impl World {
         let wire = self.wires.get_mut(&id)?;
         let (here, there) = (wire.ends[side].node, wire.ends[1 - side].node);
         let end = &mut wire.ends[side];
-        if !end.coming.front().is_some_and(|(at, _)| *at <= self.now) || !self.network.open(there, here) || !end.reading {
+        if !end.coming.front().is_some_and(|(at, _)| *at <= self.now) || !self.network.open(there, here) || !end.reading
+        {
             return None;
         }
         let (_, flying) = end.coming.pop_front()?;
@@ -225,7 +226,8 @@ impl World {
             && self.network.reaches_and_back(end.node, other.node);
         let (node, life, keepalive) = (end.node, end.life, wire.keepalive);
         // Not even opened: the first look comes after the time that opening may take.
-        let never_opened = side == 0 && !other.open && other.heard == end.heard && end.heard + CONNECT_PATIENCE <= self.now;
+        let never_opened =
+            side == 0 && !other.open && other.heard == end.heard && end.heard + CONNECT_PATIENCE <= self.now;
         let paused = self.state(node) == State::Paused;
         let wire = self.wires.get_mut(&id)?;
         let end = &mut wire.ends[side];
