@@ -168,6 +168,11 @@ impl App {
             let api = Arc::clone(&api);
             lives.serving.spawn(async move { api.limits.sweep_forever().await })
         };
+        {
+            // To the very end: whatever still needs the database learns at once whether it is there.
+            let api = Arc::clone(&api);
+            vital.spawn(&lives.acking, "database's probe", async move { api.storage.look_forever().await });
+        }
         let acks_task = {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })
