@@ -27,6 +27,8 @@ pub(super) struct Keeper {
     /// When the last renewal began that was answered, and the last one at all.
     renewed: Option<Instant>,
     asked: Option<Instant>,
+    /// The last renewal got no answer.
+    unanswered: bool,
     lost: bool,
     alone_since: Option<Instant>,
     drain: Option<Drain>,
@@ -44,7 +46,16 @@ enum Drain {
 
 impl Keeper {
     pub(super) fn new(now: Instant) -> Self {
-        Self { renew_at: now, asking: None, renewed: None, asked: None, lost: false, alone_since: None, drain: None }
+        Self {
+            renew_at: now,
+            asking: None,
+            renewed: None,
+            asked: None,
+            unanswered: false,
+            lost: false,
+            alone_since: None,
+            drain: None,
+        }
     }
 
     pub(super) fn takes_sockets(&self, now: Instant) -> bool {
@@ -152,6 +163,7 @@ impl Life {
             // The process was stopped meanwhile: the answer says nothing about now.
             return self.renew_lease(world);
         }
+        let unanswered = std::mem::replace(&mut self.keeper.unanswered, renewal.is_none());
         if let Some(renewal) = renewal {
             // A lease that was not renewed in its life was over, whatever the registry says.
             let expired = self.keeper.renewed.replace(began).is_some_and(|before| began > before + LEASE_LIFE);
@@ -159,7 +171,7 @@ impl Life {
             if renewal == Renewal::Missing || expired {
                 self.keeper.lost = self.rules.sessions() > 0;
                 self.rules.lost(true, running);
-            } else if renewal == Renewal::Doubtful {
+            } else if renewal == Renewal::Doubtful || unanswered {
                 self.rules.lost(false, running);
             }
         }
