@@ -2,7 +2,7 @@
 //! only they wait. Bounded: in lines, in commands a line, in lines that occupy a connection, and in time.
 
 use crate::{error::Error, store::Store, writer::Command};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter::Peekable, sync::Arc, time::Duration, vec};
 use tokio::{
     sync::{
         Semaphore,
@@ -135,14 +135,30 @@ impl Turns {
         while queue.recv_many(&mut turn, BATCH).await > 0 {
             done += turn.len() as u64;
             let Ok(_place) = self.at_work.acquire().await else { return };
-            let (late, in_time): (Vec<_>, Vec<_>) = turn.drain(..).partition(|(_, since)| since.elapsed() > PATIENCE);
-            for (command, _) in late {
-                command.refuse(Error::Unavailable { what: "this channel is busy" });
+            let mut turn = turn.drain(..).peekable();
+            while turn.peek().is_some() {
+                self.carry_out_next(&mut turn).await;
             }
-            self.store.carry_out(in_time.into_iter().map(|(command, _)| command), WhenLocked::Wait).await;
             if queue.is_empty() {
                 let _ = say_idle.send(Idle { channel: self.channel, done }).await;
             }
         }
+    }
+
+    /// Carries out what makes one transaction: it may wait for the lock as long as the database lets it, so whoever
+    /// has waited for long is told first.
+    async fn carry_out_next(&self, turn: &mut Peekable<vec::Drain<'_, (Command, Instant)>>) {
+        let mut transaction: Vec<_> = turn.next().into_iter().collect();
+        while matches!(transaction.first(), Some((Command::Send { .. }, _)))
+            && let Some(send) = turn.next_if(|(command, _)| matches!(command, Command::Send { .. }))
+        {
+            transaction.push(send);
+        }
+        let (late, in_time): (Vec<_>, Vec<_>) =
+            transaction.into_iter().partition(|(_, since)| since.elapsed() > PATIENCE);
+        for (command, _) in late {
+            command.refuse(Error::Unavailable { what: "this channel is busy" });
+        }
+        self.store.carry_out(in_time.into_iter().map(|(command, _)| command), WhenLocked::Wait).await;
     }
 }

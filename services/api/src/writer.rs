@@ -24,8 +24,8 @@ const BATCH: usize = 64;
 const SHORT_LOCK: Duration = Duration::from_millis(20);
 /// Between tries of what was passed over, while nothing else is to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// Commands passed over before no more are taken from the queue.
-const PASSED_OVER: usize = 1_024;
+/// Most commands that are tried again with the next batch.
+const PASSED_OVER: usize = 32;
 
 /// What became of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,8 +183,7 @@ impl WriterTask {
                 biased;
                 () = &mut stopping, if !commands.is_closed() => commands.close(),
                 idle = lines.idle() => lines.end(&idle),
-                count = commands.recv_many(&mut received, BATCH), if open && passed_over.commands.len() < PASSED_OVER =>
-                    open = count > 0,
+                count = commands.recv_many(&mut received, BATCH), if open => open = count > 0,
                 () = tokio::time::sleep(LOOK_AGAIN), if !passed_over.commands.is_empty() => {}
             }
             // Those that wait already go first.
@@ -204,14 +203,15 @@ impl WriterTask {
 
 impl PassedOver {
     /// Keeps commands for the next look, or has them wait in a line when the lock is not one of the short ones that
-    /// every batch of another api takes.
+    /// every batch of another api takes, or so many wait for it that they would fill every batch.
     fn keep(&mut self, undone: Vec<Command>, lines: &mut Lines) {
         let now = Instant::now();
+        let crowded = undone.len() > PASSED_OVER;
         let mut since = HashMap::new();
         for command in undone {
             let Some(channel) = command.channel() else { continue };
             let first = self.since.get(&channel).copied().unwrap_or(now);
-            if now - first >= SHORT_LOCK {
+            if crowded || now - first >= SHORT_LOCK {
                 lines.wait(command);
             } else {
                 since.insert(channel, first);

@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
-use touchline_client::{ClientError, NewMessage};
+use touchline_client::{ClientError, DeviceOptions, NewMessage};
 use touchline_harness::{DEADLINE, OwnPostgres, Person, Sighting, Stack, eventually};
 use touchline_ids::ChannelId;
 
@@ -158,6 +158,7 @@ async fn a_database_that_lost_its_tail_resets_and_hides_nothing() -> Result<()> 
         }
         phone.expect(lost).await?;
     }
+    let (cursors, connection) = phone.close().await?;
 
     postgres.stop_immediately()?;
     postgres.restore()?;
@@ -167,7 +168,8 @@ async fn a_database_that_lost_its_tail_resets_and_hides_nothing() -> Result<()> 
     for _ in 0..12 {
         new.push(alice.send(overtaken, "new").await?);
     }
-    phone.cut().await?;
+    let options = DeviceOptions { cursors, connection, ..bob.follower_options("phone")? };
+    let phone = bob.follow(options).await?;
     phone.until("both are reset", |story| [ahead, overtaken].iter().all(|id| story.resets.contains(id))).await?;
     for sent in &new {
         phone.expect(*sent).await?;
