@@ -2,6 +2,7 @@
 //!
 //! Never depends on a WebSocket, on a gateway's code, or on SQL (that is storage's).
 
+mod admission;
 mod app;
 mod auth;
 mod channels;
@@ -10,6 +11,7 @@ mod client_address;
 mod clock;
 mod config;
 mod connect;
+mod debts;
 mod deliver;
 mod delivered;
 mod delivery;
@@ -50,8 +52,10 @@ pub use vital::Failed;
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use crate::{
-        claims::{Claim, Claims},
+        claims::{Claim, Claims, Owners},
+        debts::Debts,
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
+        owed::Owed,
         reached::Reached,
         resolve::{Due, Group, resolve},
         takeover::Schedule,
@@ -59,6 +63,7 @@ pub mod simulation {
     };
 }
 
+use admission::Admission;
 use auth::OutsideUsers;
 use delivered::Delivered;
 use limits::Limits;
@@ -96,6 +101,7 @@ pub struct Api {
     outside_users: OutsideUsers,
     passwords: Passwords,
     limits: Limits,
+    syncs: Admission,
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,

@@ -2,7 +2,6 @@
 
 use crate::{
     Storage, clock,
-    connection::in_time,
     entity::outbox::{Column, Entity},
     error::Result,
     rows::KEYS,
@@ -14,6 +13,7 @@ use sea_orm::{
         SelectStatement, UpdateStatement,
     },
 };
+use std::time::Duration;
 use touchline_ids::{ChannelId, Seq};
 use uuid::Uuid;
 
@@ -49,7 +49,7 @@ impl Storage {
     /// When the database fails; finishing again does no harm.
     pub async fn finish(&self, messages: &[(ChannelId, Seq)]) -> Result<()> {
         for some in messages.chunks(KEYS) {
-            in_time(async { Ok(self.writer.execute(&delete(some)).await?) }).await?;
+            self.reach(async { Ok(self.writer.execute(&delete(some)).await?) }).await?;
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Storage {
     /// When the database fails.
     pub async fn renew_claims(&self, owner: Uuid) -> Result<u64> {
         let renewal = renewal(owner, self.writer.get_database_backend());
-        Ok(in_time(async { Ok(self.writer.execute(&renewal).await?) }).await?.rows_affected())
+        Ok(self.reach(async { Ok(self.writer.execute(&renewal).await?) }).await?.rows_affected())
     }
 
     /// Lets these rows of `owner` go: another api takes them at its next look. Rows of others are left alone.
@@ -73,7 +73,7 @@ impl Storage {
         for some in messages.chunks(KEYS) {
             let release =
                 letting_go(backend).and_where(among(some)).and_where(Expr::col(Column::Owner).eq(owner)).take();
-            in_time(async { Ok(self.writer.execute(&release).await?) }).await?;
+            self.reach(async { Ok(self.writer.execute(&release).await?) }).await?;
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Storage {
             return Ok(0);
         }
         let release = release_all(owners, self.writer.get_database_backend());
-        Ok(in_time(async { Ok(self.writer.execute(&release).await?) }).await?.rows_affected())
+        Ok(self.reach(async { Ok(self.writer.execute(&release).await?) }).await?.rows_affected())
     }
 
     /// How the outbox stands, for metrics and the operator.
@@ -196,8 +196,9 @@ pub(crate) fn claim_until(backend: DbBackend) -> Expr {
 }
 
 /// The rows whose claim has ended.
-pub(crate) fn expired(backend: DbBackend) -> Expr {
-    Expr::col(Column::ClaimUntil).lte(clock::now_ms(backend))
+pub(crate) fn expired(waited: Duration, backend: DbBackend) -> Expr {
+    let waited = i64::try_from(waited.as_millis()).unwrap_or(i64::MAX);
+    Expr::col(Column::ClaimUntil).lte(clock::now_ms(backend).sub(waited))
 }
 
 /// What is counted.
@@ -224,7 +225,7 @@ pub(crate) fn counted(which: Which, backend: DbBackend) -> SelectStatement {
         .from(Entity)
         .and_where(match which {
             Which::Waiting => claim_until().lt(DEAD),
-            Which::Expired => expired(backend),
+            Which::Expired => expired(Duration::ZERO, backend),
             Which::Dead => claim_until().eq(DEAD),
         })
         .limit(COUNT_LIMIT)
@@ -241,7 +242,7 @@ pub(crate) fn longest_wait(backend: DbBackend) -> SelectStatement {
     Query::select()
         .expr_as(clock::now_ms(backend).sub(Expr::col(Column::ClaimUntil)), "waited_ms")
         .from(Entity)
-        .and_where(expired(backend))
+        .and_where(expired(Duration::ZERO, backend))
         .order_by(Column::ClaimUntil, Order::Asc)
         .limit(1)
         .take()

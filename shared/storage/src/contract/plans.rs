@@ -3,11 +3,12 @@ use crate::{
     entity::{self, members::OPEN},
     error::Result,
     history::{self, Range},
-    log, members, notifications, outbox, sync, take,
+    letters, log, members, notifications, outbox, sync, take,
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
 };
+use std::time::Duration;
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
@@ -122,12 +123,15 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("outbox: finish in one channel", b.build(&outbox::delete(&of_one[..16])), &["outbox_pkey"]),
         ("outbox: renew", b.build(&outbox::renewal(Uuid::from_u128(7), b)), &["ix_outbox_owner"]),
         ("outbox: let go", b.build(&outbox::release_all(&[Uuid::from_u128(7)], b)), &["ix_outbox_owner"]),
-        ("outbox: any expired", b.build(&take::any_expired(b)), &["ix_outbox_claim"]),
-        ("outbox: take", b.build(&take::claim(Uuid::from_u128(7), 256, b)), &["ix_outbox_claim", "outbox_pkey"]),
+        ("outbox: any expired", b.build(&take::any_expired(Duration::ZERO, b)), &["ix_outbox_claim"]),
+        ("outbox: take", b.build(&take::claim(Uuid::from_u128(7), 256, Duration::ZERO, b)), &["ix_outbox_claim", "outbox_pkey"]),
         ("outbox: taken entries", b.build(&take::entries_at(&places)), &["messages_pkey"]),
         ("outbox: taken members", b.build(&take::in_spans(&spans)), &["ux_members_channel|members_pkey"]),
         ("outbox: count", b.build(&outbox::counted(outbox::Which::Dead, b)), &["ix_outbox_claim"]),
         ("outbox: longest wait", b.build(&outbox::longest_wait(b)), &["ix_outbox_claim"]),
+        ("outbox: list", b.build(&letters::page(false, Some((channel, Seq(2))), 50, b)), &["outbox_pkey", "messages_pkey"]),
+        ("outbox: dead letters", b.build(&letters::page(true, None, 50, b)), &["ix_outbox_claim", "messages_pkey"]),
+        ("outbox: retry", b.build(&letters::reviving(b)), &["ix_outbox_claim"]),
         ("delivered: lock", b.build(&delivered::locking(&marks)), &[ONE_MEMBER, "channels_pkey"]),
         ("delivered: raise", b.build(&delivered::raise(&marks)), &[ONE_MEMBER]),
         ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),
