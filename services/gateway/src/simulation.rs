@@ -133,7 +133,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without sessions; `queue_frames` may wait for each.
     pub fn new(incarnation: IncarnationId, queue_frames: usize, broken: Broken, now: Instant) -> Self {
-        let queue = Bounds { frames: queue_frames, bytes: 256 * 1024 };
+        let queue = Bounds { frames: queue_frames, bytes: 192 * 1024 };
         let limits = HubLimits { capacity: 10_000, sessions_per_user: 10, queue };
         let mut registrar = Registrar::new(limits.capacity as usize, now);
         registrar.broken = broken;

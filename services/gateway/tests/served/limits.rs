@@ -73,7 +73,8 @@ async fn more_connections_in_a_second_than_are_taken_are_told_when_to_come_back(
     let mut refused = 0;
     // Others are let in as the second passes.
     while refused < 20 {
-        let (status, head, body) = ask(served.ws, "GET /v1/socket HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (status, head, body) =
+            ask(served.ws, "GET /v1/socket HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         if status == 503 {
             refused += 1;
             assert!(head.contains("retry-after: ") && body.contains("unavailable"), "{head} {body}");

