@@ -5,6 +5,7 @@ use crate::{
     admission::Admission,
     auth::OutsideUsers,
     claims::Claims,
+    debts::Debts,
     deliver::Deliverer,
     delivered::Delivered,
     delivery::Times,
@@ -65,6 +66,7 @@ struct Around {
     look_ups: Arc<LookUps>,
     pruner: Pruner,
     streams: Arc<PushStreams>,
+    claims: Arc<Claims>,
     database_lives: watch::Receiver<u64>,
 }
 
@@ -101,9 +103,11 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     };
 
     let directory = Arc::new(Directory::new(Arc::clone(&registry)));
-    let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory));
+    let debts = Arc::<Debts>::default();
+    let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory), Arc::clone(&debts));
     let look_ups = Arc::new(look_ups);
-    let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), lives.delivering.clone()));
+    let streams =
+        Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), debts, lives.delivering.clone()));
     let times = Times {
         ack_wait: Duration::from_millis(config.ack_wait_ms.into()),
         patience: Finisher::PATIENCE,
@@ -140,7 +144,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
-    let around = Around { directory, look_ups, pruner, streams, database_lives };
+    let around = Around { directory, look_ups, pruner, streams, claims: Arc::clone(&claims), database_lives };
     Ok(App { api, listener, address, claims, lives, path, around })
 }
 
@@ -164,6 +168,11 @@ impl App {
             let api = Arc::clone(&api);
             lives.serving.spawn(async move { api.limits.sweep_forever().await })
         };
+        {
+            // To the very end: whatever still needs the database learns at once whether it is there.
+            let api = Arc::clone(&api);
+            vital.spawn(&lives.acking, "database's probe", async move { api.storage.look_forever().await });
+        }
         let acks_task = {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })
@@ -237,13 +246,21 @@ impl Path {
 
 impl Around {
     fn start(self, vital: &Vital, lives: &Lives) {
-        let Self { directory, look_ups, pruner, streams, database_lives } = self;
+        let Self { directory, look_ups, pruner, streams, claims, database_lives } = self;
+        let mut lives_begun = database_lives.clone();
         let life = &lives.delivering;
         vital.spawn(life, "directory", async move { directory.refresh_forever().await });
         vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
         vital.spawn(life, "registry's pruner", pruner.run());
         vital.spawn(life, "push streams", Arc::clone(&streams).follow_forever());
         vital.spawn(life, "database's lives", streams.resync_in_every_life(database_lives));
+        vital.spawn(life, "claims in every life", async move {
+            // A database that lost its tail has rows again that were finished: nobody works on them, and under the
+            // present name they would be renewed for ever.
+            while lives_begun.changed().await.is_ok() {
+                claims.doubt();
+            }
+        });
     }
 }
 

@@ -20,13 +20,14 @@ const FAN_OUT_LIFE: Duration = Duration::from_secs(30);
 
 /// This api's present name as an owner of outbox rows, and the former ones; and the rows it lets go.
 pub struct Claims {
-    names: Mutex<Names>,
+    owners: Mutex<Owners>,
     /// At most as many as there are messages under way.
     let_go: Mutex<Vec<(ChannelId, Seq)>>,
     some_let_go: Notify,
 }
 
-struct Names {
+/// The names, without I/O.
+pub struct Owners {
     present: Uuid,
     /// With the time from which each is no longer renewed.
     former: Vec<(Uuid, Instant)>,
@@ -41,33 +42,48 @@ pub struct Claim {
 
 impl Default for Claims {
     fn default() -> Self {
-        Self {
-            names: Mutex::new(Names { present: Uuid::now_v7(), former: Vec::new() }),
-            let_go: Mutex::default(),
-            some_let_go: Notify::new(),
-        }
+        Self { owners: Mutex::new(Owners::new(Uuid::now_v7())), let_go: Mutex::default(), some_let_go: Notify::new() }
+    }
+}
+
+impl Owners {
+    /// With this name at first.
+    pub fn new(first: Uuid) -> Self {
+        Self { present: first, former: Vec::new() }
+    }
+
+    /// The owner of rows to be written or taken.
+    pub fn present(&self) -> Uuid {
+        self.present
+    }
+
+    /// Rows may have been written or taken that nobody works on: the next ones get this owner.
+    pub fn doubt(&mut self, next: Uuid, now: Instant) {
+        let former = std::mem::replace(&mut self.present, next);
+        self.former.push((former, now + FAN_OUT_LIFE));
+    }
+
+    /// Every owner whose claims are to be renewed.
+    pub fn all(&mut self, now: Instant) -> Vec<Uuid> {
+        self.former.retain(|(_, until)| now < *until);
+        self.former.iter().map(|(owner, _)| *owner).chain([self.present]).collect()
     }
 }
 
 impl Claims {
     /// The owner of rows to be written or taken.
     pub fn owner(&self) -> Uuid {
-        lock(&self.names).present
+        lock(&self.owners).present()
     }
 
     /// Rows may have been written or taken that nobody works on: the next ones get another owner.
     pub fn doubt(&self) {
-        let mut names = lock(&self.names);
-        let former = std::mem::replace(&mut names.present, Uuid::now_v7());
-        names.former.push((former, Instant::now() + FAN_OUT_LIFE));
+        lock(&self.owners).doubt(Uuid::now_v7(), Instant::now());
     }
 
     /// Every owner whose claims are to be renewed.
     pub fn owners(&self) -> Vec<Uuid> {
-        let mut names = lock(&self.names);
-        let now = Instant::now();
-        names.former.retain(|(_, until)| now < *until);
-        names.former.iter().map(|(owner, _)| *owner).chain([names.present]).collect()
+        lock(&self.owners).all(Instant::now())
     }
 
     /// The claim on a row that one of the owners has.

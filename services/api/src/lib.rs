@@ -11,6 +11,7 @@ mod client_address;
 mod clock;
 mod config;
 mod connect;
+mod debts;
 mod deliver;
 mod delivered;
 mod delivery;
@@ -51,8 +52,10 @@ pub use vital::Failed;
 #[cfg(feature = "simulation")]
 pub mod simulation {
     pub use crate::{
-        claims::{Claim, Claims},
+        claims::{Claim, Claims, Owners},
+        debts::Debts,
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
+        owed::Owed,
         reached::Reached,
         resolve::{Due, Group, resolve},
         takeover::Schedule,

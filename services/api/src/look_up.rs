@@ -1,6 +1,7 @@
 //! Asking the registry where users are, without ever waiting long for it: a time budget for each question, and a
 //! breaker, so that a registry that hangs costs the budget only now and then.
 
+use crate::debts::Debts;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -31,6 +32,7 @@ pub struct LookUps {
     registry: Arc<dyn Registry>,
     directory: Arc<Directory>,
     breaker: Mutex<Breaker>,
+    debts: Arc<Debts>,
     lapsed: mpsc::Sender<Vec<(UserId, IncarnationId)>>,
 }
 
@@ -42,17 +44,17 @@ pub struct Pruner {
 
 impl LookUps {
     /// Look-ups in this registry, and who removes what they find to have lapsed.
-    pub fn new(registry: Arc<dyn Registry>, directory: Arc<Directory>) -> (Self, Pruner) {
+    pub fn new(registry: Arc<dyn Registry>, directory: Arc<Directory>, debts: Arc<Debts>) -> (Self, Pruner) {
         let (lapsed, to_prune) = mpsc::channel(LAPSED);
         let pruner = Pruner { registry: Arc::clone(&registry), lapsed: to_prune };
-        (Self { registry, directory, breaker: Mutex::new(Breaker::new(RULES)), lapsed }, pruner)
+        (Self { registry, directory, breaker: Mutex::new(Breaker::new(RULES)), debts, lapsed }, pruner)
     }
 
     /// One pipelined look-up of all `users`, grouped by live gateway: positions in `users`. Without an answer in time
     /// every live gateway is taken to hold all of them: each says for whom it does not.
     pub async fn groups(&self, users: &[UserId]) -> Vec<Group> {
         if self.breaker().is_open() {
-            return self.everywhere(users.len());
+            return self.everywhere(users);
         }
         match self.ask(users).await {
             Ok(groups) => {
@@ -65,7 +67,7 @@ impl LookUps {
                 } else {
                     tracing::warn!(reason, "no routes from the registry, broadcasting");
                 }
-                self.everywhere(users.len())
+                self.everywhere(users)
             }
         }
     }
@@ -92,6 +94,11 @@ impl LookUps {
         let routes = timeout(BUDGET, self.registry.look_up(users)).await.map_err(over)?.map_err(failed)?;
         // Asks the registry again when it meets an incarnation that it does not know.
         let groups = timeout(VIEW_BUDGET, self.directory.group(&routes)).await.map_err(over)?;
+        for route in &groups.left_out {
+            if let Some(user) = users.get(route.index as usize) {
+                self.debts.left_out(route.incarnation, *user, Instant::now());
+            }
+        }
         if !groups.lapsed.is_empty() {
             self.prune(users, &groups.lapsed);
         }
@@ -116,8 +123,9 @@ impl LookUps {
         }
     }
 
-    fn everywhere(&self, users: usize) -> Vec<Group> {
-        let everyone: Vec<u32> = (0u32..).take(users).collect();
+    fn everywhere(&self, users: &[UserId]) -> Vec<Group> {
+        self.debts.broadcast(users, Instant::now());
+        let everyone: Vec<u32> = (0u32..).take(users.len()).collect();
         let view = self.directory.view();
         view.leases().map(|lease| Group { lease: Arc::clone(lease), users: everyone.clone() }).collect()
     }
@@ -155,7 +163,7 @@ mod tests {
         let shared: Arc<dyn Registry> = Arc::<FaultyRegistry>::clone(&registry);
         let directory = Arc::new(Directory::new(Arc::clone(&shared)));
         directory.refresh().await.unwrap();
-        let (look_ups, pruner) = LookUps::new(shared, directory);
+        let (look_ups, pruner) = LookUps::new(shared, directory, Arc::default());
         (registry, Arc::new(look_ups), pruner, user)
     }
 

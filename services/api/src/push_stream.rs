@@ -2,7 +2,7 @@
 
 mod exchange;
 
-use crate::{delivered::Delivered, delivery::Loss, owed::Owed};
+use crate::{debts::Debts, delivered::Delivered, delivery::Loss, owed::Owed};
 use exchange::{Ended, exchange};
 use std::{
     collections::HashMap,
@@ -49,6 +49,7 @@ pub struct PushStreams {
     streams: Mutex<HashMap<IncarnationId, Stream>>,
     directory: Arc<Directory>,
     delivered: Arc<Delivered>,
+    debts: Arc<Debts>,
     life: Shutdown,
 }
 
@@ -59,9 +60,9 @@ struct Stream {
 
 impl PushStreams {
     /// No streams yet; their tasks belong to `life`. Healthy ones vouch for their gateways in the directory, and the
-    /// acks that gateways tell of go to `delivered`.
-    pub fn new(directory: Arc<Directory>, delivered: Arc<Delivered>, life: Shutdown) -> Self {
-        Self { streams: Mutex::default(), directory, delivered, life }
+    /// acks that gateways tell of go to `delivered`. What gateways that are not in the view owe is in `debts`.
+    pub fn new(directory: Arc<Directory>, delivered: Arc<Delivered>, debts: Arc<Debts>, life: Shutdown) -> Self {
+        Self { streams: Mutex::default(), directory, delivered, debts, life }
     }
 
     /// Hands one push to the gateway's stream, opening it when there is none. Never waits. Pushes handed over one
@@ -112,12 +113,13 @@ impl PushStreams {
         let mut streams = self.lock();
         let stream = streams.entry(gateway.incarnation).or_insert_with(|| {
             let (queue, pushes) = mpsc::channel(QUEUE);
-            let owed = Arc::<Owed>::default();
+            let owed = Arc::new(self.debts.take(gateway.incarnation, Instant::now()));
             let line = Line {
                 gateway: Arc::clone(gateway),
                 directory: Arc::clone(&self.directory),
                 delivered: Arc::clone(&self.delivered),
                 owed: Arc::clone(&owed),
+                debts: Arc::clone(&self.debts),
                 vouched: false,
             };
             self.life.spawn(async move { line.keep_open(pushes).await });
@@ -137,6 +139,7 @@ struct Line {
     directory: Arc<Directory>,
     delivered: Arc<Delivered>,
     owed: Arc<Owed>,
+    debts: Arc<Debts>,
     vouched: bool,
 }
 
@@ -162,7 +165,7 @@ impl Line {
                     self.vouch(true);
                     let ended = exchange(&mut self, &mut pushes, &outbound, inbound).await;
                     self.vouch(false);
-                    let Ended::Broken(error) = ended else { return };
+                    let Ended::Broken(error, _) = ended else { return };
                     tracing::warn!(gateway.id = %self.gateway.gateway, error, "push stream broke");
                     failed = None;
                     retry = FIRST_RETRY;
@@ -246,6 +249,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.vouch(false);
+        self.debts.keep(self.gateway.incarnation, &self.owed, Instant::now());
     }
 }
 
@@ -254,6 +258,10 @@ impl Drop for Line {
 fn loss_of(status: &Status) -> Loss {
     let mut cause = status.source();
     while let Some(error) = cause {
+        // No answer to a keepalive: nobody said that it is gone.
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+            return Loss::Unreachable;
+        }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {

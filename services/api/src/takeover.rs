@@ -2,7 +2,7 @@
 
 use crate::{claims::Claims, lanes::Lanes, resolve::Due, writer::Stored};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -13,42 +13,40 @@ use touchline_storage::{Kind, Storage, StorageError, Taken};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// By how much less or more, in parts of it: so that several apis do not look together.
 const JITTER: f64 = 0.2;
-/// How long an api that handed a message over leaves it to others…
+/// How long an api that handed a message over leaves such rows to others. It goes on to take what nobody else took:
+/// there may be no others.
 const LEAVE_TO_OTHERS: Duration = Duration::from_millis(1_500);
-/// …unless it has not looked for this long: there may be no others.
-const LOOK_ANYWAY: Duration = Duration::from_secs(3);
 /// Rows taken at once; the next are taken when these are pushed, so that a backlog never stands in front of fresh
 /// messages for longer than that.
 const BATCH: u32 = 256;
 
-/// When an api looks for rows to take, without I/O.
+/// Which rows an api takes when, without I/O.
+#[derive(Default)]
 pub struct Schedule {
-    looked: Instant,
     handed_over: Option<Instant>,
     #[cfg(feature = "simulation")]
     never: bool,
 }
 
 impl Schedule {
-    /// From now on.
-    pub fn new(now: Instant) -> Self {
-        Self {
-            looked: now,
-            handed_over: None,
-            #[cfg(feature = "simulation")]
-            never: false,
-        }
-    }
-
     /// Nobody takes anything over: broken on purpose, for the simulator to find.
     #[cfg(feature = "simulation")]
     pub fn never() -> Self {
-        Self { never: true, ..Self::new(Instant::now()) }
+        Self { never: true, ..Self::default() }
     }
 
-    /// How long to wait before asking [`is_due`](Self::is_due) again; `random` is 0 to 1.
+    /// How long to wait before looking again; `random` is 0 to 1.
     pub fn pause(random: f64) -> Duration {
         LOOK_EVERY.mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
+    }
+
+    /// Whether to look at all.
+    pub fn is_due(&self) -> bool {
+        #[cfg(feature = "simulation")]
+        if self.never {
+            return false;
+        }
+        true
     }
 
     /// This api has just handed a message over, because another one may reach whom it cannot.
@@ -56,18 +54,10 @@ impl Schedule {
         self.handed_over = Some(now);
     }
 
-    /// Whether to look now.
-    pub fn is_due(&mut self, now: Instant) -> bool {
-        #[cfg(feature = "simulation")]
-        if self.never {
-            return false;
-        }
-        let left_to_others = self.handed_over.is_some_and(|at| now < at + LEAVE_TO_OTHERS);
-        let due = !left_to_others || now >= self.looked + LOOK_ANYWAY;
-        if due {
-            self.looked = now;
-        }
-        due
+    /// For how long a row must have been nobody's to be taken now: what this api let go a moment ago is for others.
+    pub fn waited(&self, now: Instant) -> Duration {
+        let lately = self.handed_over.is_some_and(|at| now < at + LEAVE_TO_OTHERS);
+        if lately { LEAVE_TO_OTHERS } else { Duration::ZERO }
     }
 }
 
@@ -77,18 +67,22 @@ pub struct SharedSchedule(Arc<Mutex<Schedule>>);
 
 impl Default for SharedSchedule {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Schedule::new(Instant::now()))))
+        Self(Arc::new(Mutex::new(Schedule::default())))
     }
 }
 
 impl SharedSchedule {
     /// As [`Schedule::handed_over`].
     pub fn handed_over(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).handed_over(Instant::now());
+        self.lock().handed_over(Instant::now());
     }
 
-    fn is_due(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_due(Instant::now())
+    fn waited(&self) -> Duration {
+        self.lock().waited(Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +115,7 @@ impl Takeover {
                 () = &mut stopping => return,
                 () = tokio::time::sleep(Schedule::pause(rand::random())) => {}
             }
-            while self.schedule.is_due() && !life.is_stopping() {
+            while !life.is_stopping() {
                 if !self.take().await {
                     break;
                 }
@@ -133,7 +127,7 @@ impl Takeover {
     async fn take(&self) -> bool {
         // Every row of the batch before has been pushed when all of them are back.
         let Ok(mut turns) = Arc::clone(&self.turns).acquire_many_owned(BATCH).await else { return false };
-        let taken = match self.storage.take_expired(self.claims.owner(), BATCH).await {
+        let taken = match self.storage.take_expired_since(self.claims.owner(), BATCH, self.schedule.waited()).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "the outbox was not looked at");
@@ -166,26 +160,18 @@ mod tests {
 
     #[test]
     fn an_api_looks_each_half_second_with_jitter() {
-        let mut schedule = Schedule::new(Instant::now());
-        assert!(schedule.is_due(Instant::now()));
         assert_eq!(Schedule::pause(0.0), Duration::from_millis(400));
         assert_eq!(Schedule::pause(1.0), Duration::from_millis(600));
     }
 
     #[test]
-    fn what_it_handed_over_it_leaves_to_others_but_not_for_ever() {
+    fn what_it_handed_over_it_leaves_to_others_for_a_while() {
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
-        let mut schedule = Schedule::new(began);
-        assert!(schedule.is_due(at(500)));
+        let mut schedule = Schedule::default();
+        assert_eq!(schedule.waited(at(0)), Duration::ZERO);
         schedule.handed_over(at(600));
-        assert!(!schedule.is_due(at(1_000)) && !schedule.is_due(at(2_000)));
-        assert!(schedule.is_due(at(2_100)));
-        // Handing over all the time does not keep it from looking: it may be alone.
-        let looks = (0..100).filter(|n| {
-            schedule.handed_over(at(2_500 + n * 100));
-            schedule.is_due(at(2_500 + n * 100))
-        });
-        assert_eq!(looks.count(), 3);
+        assert_eq!(schedule.waited(at(700)), LEAVE_TO_OTHERS);
+        assert_eq!(schedule.waited(at(2_100)), Duration::ZERO);
     }
 }

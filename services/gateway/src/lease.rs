@@ -77,6 +77,7 @@ impl Keeper {
             Err(error) => {
                 let error = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
                 tracing::warn!(error, "the lease was not renewed: sessions stay, newcomers will be sent elsewhere");
+                gateway.readiness.unanswered();
             }
         }
         gateway.readiness.asked(began);
@@ -88,6 +89,7 @@ impl Keeper {
         // A lease that was not renewed in its life was over, even when the registry's clock stood still meanwhile.
         let expired = gateway.readiness.renewed(began, Instant::now()) > LEASE_LIFE;
         let loss = if expired { Some(Loss::Certain) } else { loss };
+        let loss = loss.or(gateway.readiness.was_unanswered().then_some(Loss::Possible));
         let sessions = gateway.hub.sessions();
         if let Some(loss) = loss.filter(|_| sessions > 0) {
             tracing::warn!(?loss, sessions, "the registry may have lost routes: every session is registered again");

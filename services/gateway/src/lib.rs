@@ -2,7 +2,8 @@
 //!
 //! A socket comes in through `accept`, is greeted (`greeting`, `admission` in the order of `entry`) and lives in a task
 //! of its own (`socket`, by the rules of `session`). A push comes in through `push`, finds sessions in the `hub` and
-//! waits in their `queue`s; what devices ack the `relay` tells. `lease` and `routes` (by the rules of `registrar`) keep
+//! waits in their `queue`s, its result in `awaiting`; what
+//! devices ack the `relay` tells. `lease` and `routes` (by the rules of `registrar`) keep
 //! the registry in step, `running` notices when the process was stopped; `drain` ends it all in order.
 //!
 //! Never depends on a database and never calls an api.
@@ -14,6 +15,7 @@ mod addresses;
 mod admission;
 mod allowance;
 mod app;
+mod awaiting;
 mod close_codes;
 mod config;
 mod drain;

@@ -2,14 +2,15 @@
 //! who has acked a message that it pushed before, and have sessions told to sync.
 
 use crate::{
+    awaiting::{Awaiting, HandedOut},
     config::ms,
     frame::{self, Encoded},
     gateway::Gateway,
     hub::{Handed, User},
     relay::{self, Answers},
 };
-use bytes::{Bytes, BytesMut};
-use std::{collections::VecDeque, panic::catch_unwind, sync::Arc, time::Duration};
+use bytes::BytesMut;
+use std::{panic::catch_unwind, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -47,13 +48,7 @@ impl PushService for Pushes {
         let (results, receiver) = mpsc::channel(RESULTS);
         let open = relay::opened(&self.gateway, results.clone())
             .ok_or_else(|| Status::resource_exhausted("this gateway has as many push streams as it takes"))?;
-        let stream = PushStream {
-            gateway: Arc::clone(&self.gateway),
-            results,
-            early: VecDeque::new(),
-            late: VecDeque::new(),
-            awaited: 0,
-        };
+        let stream = PushStream { gateway: Arc::clone(&self.gateway), results, awaiting: Awaiting::default() };
         let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
             // Counts as open until everything is answered.
@@ -72,39 +67,22 @@ impl PushService for Pushes {
 #[derive(Debug)]
 struct Lost;
 
-/// A push whose acks are awaited. Its users are pointers, so that neither acking nor looking allocates.
-struct Pending {
-    push_id: u64,
-    channel: ChannelId,
-    seq: Seq,
-    gone: Bytes,
-    slow: Bytes,
-    unacked: Vec<Arc<User>>,
-    /// When its acks are looked at first, and last.
-    early: Instant,
-    due: Instant,
-}
-
-/// One api's stream. Checks are first in, first out: an api asks for the same wait every time, and a shorter wait
-/// behind a longer one is answered late, never wrongly.
+/// One api's stream.
 struct PushStream {
     gateway: Arc<Gateway>,
     results: Answers,
-    /// Waiting for the first look at their acks.
-    early: VecDeque<Pending>,
-    /// Waiting for the last.
-    late: VecDeque<Pending>,
-    awaited: usize,
+    awaiting: Awaiting,
 }
 
 impl PushStream {
     async fn run(mut self, mut requests: Streaming<PushRequest>, stop: impl Future<Output = ()>) -> Result<(), Lost> {
         let mut stop = std::pin::pin!(stop);
         let mut open = true;
-        while open || self.next_check().is_some() {
-            let check = self.next_check();
+        while open || self.awaiting.next_look().is_some() {
+            let look = self.awaiting.next_look();
             tokio::select! {
-                request = requests.message(), if open && self.awaited < self.gateway.config.limits.awaited_acks => match request {
+                request = requests.message(),
+                if open && self.awaiting.recipients() < self.gateway.config.limits.awaited_acks => match request {
                     Ok(Some(request)) => self.push(request).await?,
                     Ok(None) => open = false,
                     Err(status) => {
@@ -112,11 +90,15 @@ impl PushStream {
                         return Ok(());
                     }
                 },
-                () = sleep_until(check.unwrap_or_else(Instant::now)), if check.is_some() => {
-                    self.check(Instant::now()).await?;
+                () = sleep_until(look.unwrap_or_else(Instant::now)), if look.is_some() => {
+                    let results = self.awaiting.look(&self.gateway.hub, Instant::now());
+                    self.send_all(results).await?;
                 }
                 () = self.results.closed() => return Ok(()),
-                () = &mut stop => return self.answer_all().await,
+                () = &mut stop => {
+                    let results = self.awaiting.end(&self.gateway.hub);
+                    return self.send_all(results).await;
+                }
             }
         }
         Ok(())
@@ -170,7 +152,7 @@ impl PushStream {
         push: &PushRequest,
         channel: ChannelId,
         seq: Seq,
-        handed: HandedOut,
+        handed: Found,
     ) -> Result<(), Lost> {
         tracing::debug!(
             push.id = push.push_id,
@@ -182,34 +164,25 @@ impl PushStream {
             traceparent = push.traceparent,
             "pushed"
         );
-        let now = Instant::now();
-        let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
-        let pending = Pending {
+        let out = HandedOut {
             push_id: push.push_id,
             channel,
             seq,
             gone: handed.gone.freeze(),
             slow: handed.slow.freeze(),
             unacked: handed.taken,
-            // Devices ack at most once a second, so most pushes are answered at the first look.
-            early: now + wait.min(ms(self.gateway.config.times.early_check_ms)),
-            due: now + wait,
         };
-        if pending.unacked.is_empty() {
-            return self.answer(pending).await;
+        let wait = Duration::from_millis(push.ack_wait_ms.into()).min(ACK_WAIT);
+        // Devices ack at most once a second, so most pushes are answered at the first look.
+        let early = ms(self.gateway.config.times.early_check_ms);
+        match self.awaiting.add(out, early, wait, Instant::now()) {
+            Some(result) => self.send(result).await,
+            None => Ok(()),
         }
-        self.awaited += pending.unacked.len();
-        if wait.is_zero() {
-            // The looks are first in, first out: behind others this one would not be answered at once.
-            self.early.push_front(pending);
-        } else {
-            self.early.push_back(pending);
-        }
-        Ok(())
     }
 
-    async fn hand(&self, recipients: &[u8], message: &Encoded) -> HandedOut {
-        let mut out = HandedOut { taken: Vec::with_capacity(recipients.len() / ID_LEN), ..HandedOut::default() };
+    async fn hand(&self, recipients: &[u8], message: &Encoded) -> Found {
+        let mut out = Found { taken: Vec::with_capacity(recipients.len() / ID_LEN), ..Found::default() };
         let (ids, _) = recipients.as_chunks::<ID_LEN>();
         for (turn, ids) in ids.chunks(AT_ONCE).enumerate() {
             if turn > 0 {
@@ -225,8 +198,8 @@ impl PushStream {
     }
 
     /// Who is here, without handing anything to them.
-    fn find(&self, recipients: &[u8]) -> HandedOut {
-        let mut out = HandedOut::default();
+    fn find(&self, recipients: &[u8]) -> Found {
+        let mut out = Found::default();
         let (ids, _) = recipients.as_chunks::<ID_LEN>();
         self.gateway.hub.find(ids.iter().map(user), |id, user| match user {
             Some(user) => out.taken.push(Arc::clone(user)),
@@ -235,53 +208,11 @@ impl PushStream {
         out
     }
 
-    /// When the next look at acks is due.
-    fn next_check(&self) -> Option<Instant> {
-        let early = self.early.front().map(|pending| pending.early);
-        let late = self.late.front().map(|pending| pending.due);
-        early.into_iter().chain(late).min()
-    }
-
-    /// Looks at the acks of every push that is due.
-    async fn check(&mut self, now: Instant) -> Result<(), Lost> {
-        while let Some(mut pending) = self.early.pop_front_if(|pending| now >= pending.early) {
-            self.drop_acked(&mut pending);
-            if pending.unacked.is_empty() || now >= pending.due {
-                self.answer(pending).await?;
-            } else {
-                self.late.push_back(pending);
-            }
-        }
-        while let Some(mut pending) = self.late.pop_front_if(|pending| now >= pending.due) {
-            self.drop_acked(&mut pending);
-            self.answer(pending).await?;
+    async fn send_all(&self, results: Vec<PushResult>) -> Result<(), Lost> {
+        for result in results {
+            self.send(result).await?;
         }
         Ok(())
-    }
-
-    /// Answers every push by what was acked until now.
-    async fn answer_all(mut self) -> Result<(), Lost> {
-        let pending: Vec<_> = self.late.drain(..).chain(self.early.drain(..)).collect();
-        for mut pending in pending {
-            self.drop_acked(&mut pending);
-            self.answer(pending).await?;
-        }
-        Ok(())
-    }
-
-    fn drop_acked(&mut self, pending: &mut Pending) {
-        let before = pending.unacked.len();
-        let hub = &self.gateway.hub;
-        pending.unacked.retain(|user| !hub.has_acked(user, pending.channel, pending.seq));
-        self.awaited -= before - pending.unacked.len();
-    }
-
-    async fn answer(&mut self, pending: Pending) -> Result<(), Lost> {
-        self.awaited -= pending.unacked.len();
-        let mut unacked = BytesMut::with_capacity(pending.unacked.len() * ID_LEN);
-        pending.unacked.iter().for_each(|user| unacked.extend_from_slice(user.id.as_bytes()));
-        let Pending { push_id, gone, slow, .. } = pending;
-        self.send(PushResult { push_id, stale_incarnation: false, gone, slow, unacked: unacked.freeze() }).await
     }
 
     async fn send(&self, result: PushResult) -> Result<(), Lost> {
@@ -292,22 +223,23 @@ impl PushStream {
     }
 }
 
+/// The recipients of a push, by what became of it.
 #[derive(Default)]
-struct HandedOut {
+struct Found {
     taken: Vec<Arc<User>>,
     gone: BytesMut,
     slow: BytesMut,
 }
 
 /// What a well-formed push asks for.
-enum What {
+pub(crate) enum What {
     Show(Encoded),
     /// Who has acked this?
     Ask(ChannelId, Seq),
     Resync,
 }
 
-fn order(push: &PushRequest) -> Result<What, &'static str> {
+pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
     if !push.recipients.len().is_multiple_of(ID_LEN) {
         return Err("recipients are not whole ids");
     }
@@ -334,7 +266,8 @@ fn user(id: &[u8; ID_LEN]) -> UserId {
     UserId(uuid::Uuid::from_bytes(*id))
 }
 
-fn users(recipients: &[u8]) -> Vec<UserId> {
+/// The users in packed recipients.
+pub(crate) fn users(recipients: &[u8]) -> Vec<UserId> {
     let (ids, _) = recipients.as_chunks::<ID_LEN>();
     ids.iter().map(user).collect()
 }

@@ -35,6 +35,8 @@ struct State {
     /// On the clock of [`booted`]: when the last renewal that succeeded began, and the last that ended.
     renewed_at: Option<Duration>,
     asked_at: Option<Duration>,
+    /// The last renewal got no answer.
+    unanswered: bool,
 }
 
 impl Readiness {
@@ -89,6 +91,17 @@ impl Readiness {
         state.renewed = Some(now);
         let before = state.renewed_at.replace(began);
         before.map_or(Duration::ZERO, |before| began.saturating_sub(before))
+    }
+
+    /// A renewal got no answer, though the registry may have carried it out.
+    pub(crate) fn unanswered(&self) {
+        self.state().unanswered = true;
+    }
+
+    /// Whether the renewal before the one just answered got no answer. What it would have told is lost: that the lease
+    /// was missing, and the routes with it.
+    pub(crate) fn was_unanswered(&self) -> bool {
+        std::mem::take(&mut self.state().unanswered)
     }
 
     /// A renewal that began at `began` has ended, well or not; what follows from it is ordered.

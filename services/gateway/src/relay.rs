@@ -112,7 +112,7 @@ pub(crate) fn tell(gateway: &Gateway) {
     }
 }
 
-fn packed(acks: &[Ack]) -> Acks {
+pub(crate) fn packed(acks: &[Ack]) -> Acks {
     let mut users = BytesMut::with_capacity(acks.len() * ID_LEN);
     let mut channels = BytesMut::with_capacity(acks.len() * ID_LEN);
     for ack in acks {
@@ -124,7 +124,7 @@ fn packed(acks: &[Ack]) -> Acks {
 
 /// What is to be told, and what was told a moment ago.
 #[derive(Debug, Default)]
-struct Tale {
+pub(crate) struct Tale {
     waiting: VecDeque<Ack>,
     told: VecDeque<Told>,
     told_acks: usize,
@@ -139,19 +139,19 @@ struct Told {
 
 impl Tale {
     /// More to tell. How many had to be let go.
-    fn add(&mut self, acks: Vec<Ack>) -> usize {
+    pub(crate) fn add(&mut self, acks: Vec<Ack>) -> usize {
         self.waiting.extend(acks);
         let too_many = self.waiting.len().saturating_sub(WAITING);
         self.waiting.drain(..too_many);
         too_many
     }
 
-    fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// What to tell this stream now.
-    fn take(&mut self, stream: u64, now: Instant) -> Vec<Ack> {
+    pub(crate) fn take(&mut self, stream: u64, now: Instant) -> Vec<Ack> {
         let acks: Vec<_> = self.waiting.drain(..AT_ONCE.min(self.waiting.len())).collect();
         self.told_acks += acks.len();
         self.told.push_back(Told { stream, at: now, acks: acks.clone() });
@@ -163,7 +163,7 @@ impl Tale {
     }
 
     /// What this stream was told lately may not have arrived.
-    fn broke(&mut self, stream: u64, now: Instant) {
+    pub(crate) fn broke(&mut self, stream: u64, now: Instant) {
         let (lost, kept) = self.told.drain(..).partition(|told| told.stream == stream);
         self.told = kept;
         self.told_acks = self.told.iter().map(|told| told.acks.len()).sum();

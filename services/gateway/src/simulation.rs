@@ -2,6 +2,7 @@
 //! tasks or clocks. What clients, apis and the registry say goes in; what they are told comes out of
 //! [`Gateway::next`]. One thread, no randomness: the same inputs at the same times give the same outputs.
 
+mod pushes;
 mod sockets;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     registrar::{Candidate, Loss, Registrar, Work},
     session::Rules,
 };
+use pushes::Streams;
 use sockets::Open;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +22,7 @@ use std::{
 };
 use tokio::time::Instant;
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, IncarnationId, Seq, UserId};
-use touchline_proto::push::Message;
+use touchline_proto::push::{Message, PushAnswer};
 use touchline_registry::{Registered, Registration};
 
 /// Ways to break the rules on purpose, to see that a simulator notices. All off by default. (To remove routes without
@@ -32,6 +34,8 @@ pub struct Broken {
     /// Neither a loss nor time makes sessions register again.
     pub no_reregistration: bool,
 }
+
+pub use pushes::Stream;
 
 /// A socket, named by the simulator.
 pub type Socket = u64;
@@ -79,6 +83,8 @@ pub enum Output {
     Ping(Socket),
     /// The socket ends, with this close code; without one, without a word.
     Closed(Socket, Option<u16>),
+    /// An answer to an api.
+    Answer(Stream, PushAnswer),
     /// A question to the registry.
     Ask(Question, Ask),
 }
@@ -116,6 +122,7 @@ pub struct Gateway {
     working: bool,
     broken: Broken,
     open: BTreeMap<Socket, Open>,
+    streams: Streams,
     asked: BTreeMap<Question, Asker>,
     questions: u64,
     out: VecDeque<Output>,
@@ -146,6 +153,7 @@ impl Gateway {
             working: false,
             broken,
             open: BTreeMap::new(),
+            streams: Streams::default(),
             asked: BTreeMap::new(),
             questions: 0,
             out: VecDeque::new(),
@@ -318,7 +326,8 @@ impl Gateway {
                 Err(until) => break until,
             }
         };
-        let mut until = if self.working { None } else { self.work(now) };
+        let work = if self.working { None } else { self.work(now) };
+        let mut until = work.into_iter().chain(self.serve_streams(now)).min();
         for socket in self.open.keys().copied().collect::<Vec<_>>() {
             let next = self.serve(socket, now);
             until = until.into_iter().chain(next).min();

@@ -77,8 +77,8 @@ pub struct Group {
 pub struct Groups {
     /// One for each live gateway that is concerned, in no order.
     pub live: Vec<Group>,
-    /// Routes left out because their incarnation is dead.
-    pub dead: usize,
+    /// Routes left out because their incarnation is dead, as far as is known.
+    pub left_out: Vec<Route>,
     /// Those of them whose incarnation has been dead for a minute: they may be pruned.
     pub lapsed: Vec<Route>,
 }
@@ -226,11 +226,10 @@ impl Directory {
                 dead.push(*route);
             }
         }
-        groups.dead = dead.len();
         let mut unknown = HashSet::new();
         if !dead.is_empty() {
             let absent = self.absent.read().unwrap_or_else(PoisonError::into_inner);
-            for route in dead {
+            for route in dead.iter().copied() {
                 match absent.get(&route.incarnation) {
                     Some(since) if since.elapsed() >= LAPSE => groups.lapsed.push(route),
                     Some(_) => {}
@@ -238,6 +237,7 @@ impl Directory {
                 }
             }
         }
+        groups.left_out = dead;
         (groups, unknown)
     }
 
@@ -291,7 +291,7 @@ mod tests {
         let routes = [route(0, &absent), route(0, &new), route(2, &new)];
         let groups = directory.group(&routes).await;
         let live = vec![Group { lease: Arc::new(new.clone()), users: vec![0, 2] }];
-        assert_eq!(groups, Groups { live, dead: 1, lapsed: vec![] });
+        assert_eq!(groups, Groups { live, left_out: vec![routes[0]], lapsed: vec![] });
         assert_eq!(registry.calls(Call::Gateways), 2);
         directory.group(&routes).await;
         assert_eq!(registry.calls(Call::Gateways), 2, "an absent incarnation asks once");

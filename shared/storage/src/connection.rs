@@ -23,9 +23,8 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a query waits for a free connection, or for a new one: whoever asks learns within a second that the
-/// database is away.
-const ACQUIRE: Duration = Duration::from_millis(900);
+/// How long a query waits for a free connection, or for a new one.
+const ACQUIRE: Duration = Duration::from_secs(2);
 /// How long Postgres waits for a lock, lets one statement run, and keeps the locks of a client that fell silent.
 const LIMITS: &[(&str, &str)] =
     &[("lock_timeout", "2s"), ("statement_timeout", "4s"), ("idle_in_transaction_session_timeout", "10s")];
@@ -108,6 +107,15 @@ impl Storage {
     /// `Unavailable` when it does not.
     pub async fn ping(&self) -> Result<()> {
         self.reach(Box::pin(async { Ok(self.reader.ping().await?) })).await
+    }
+
+    /// Looks whether a server that is away is back, so that no other query has to wait for the answer. Never returns.
+    pub async fn look_forever(&self) {
+        let Some(gate) = &self.gate else { return std::future::pending().await };
+        loop {
+            let visit = gate.time_to_look().await;
+            visit.leave(&in_time(Box::pin(async { Ok(self.reader.ping().await?) })).await);
+        }
     }
 
     /// Ends every connection; queries of other clones fail from now on.

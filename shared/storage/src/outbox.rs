@@ -13,6 +13,7 @@ use sea_orm::{
         SelectStatement, UpdateStatement,
     },
 };
+use std::time::Duration;
 use touchline_ids::{ChannelId, Seq};
 use uuid::Uuid;
 
@@ -195,8 +196,9 @@ pub(crate) fn claim_until(backend: DbBackend) -> Expr {
 }
 
 /// The rows whose claim has ended.
-pub(crate) fn expired(backend: DbBackend) -> Expr {
-    Expr::col(Column::ClaimUntil).lte(clock::now_ms(backend))
+pub(crate) fn expired(waited: Duration, backend: DbBackend) -> Expr {
+    let waited = i64::try_from(waited.as_millis()).unwrap_or(i64::MAX);
+    Expr::col(Column::ClaimUntil).lte(clock::now_ms(backend).sub(waited))
 }
 
 /// What is counted.
@@ -223,7 +225,7 @@ pub(crate) fn counted(which: Which, backend: DbBackend) -> SelectStatement {
         .from(Entity)
         .and_where(match which {
             Which::Waiting => claim_until().lt(DEAD),
-            Which::Expired => expired(backend),
+            Which::Expired => expired(Duration::ZERO, backend),
             Which::Dead => claim_until().eq(DEAD),
         })
         .limit(COUNT_LIMIT)
@@ -240,7 +242,7 @@ pub(crate) fn longest_wait(backend: DbBackend) -> SelectStatement {
     Query::select()
         .expr_as(clock::now_ms(backend).sub(Expr::col(Column::ClaimUntil)), "waited_ms")
         .from(Entity)
-        .and_where(expired(backend))
+        .and_where(expired(Duration::ZERO, backend))
         .order_by(Column::ClaimUntil, Order::Asc)
         .limit(1)
         .take()

@@ -20,6 +20,7 @@ use std::{
     cmp::{max, min},
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 use touchline_ids::{ChannelId, Seq, UserId};
 use uuid::Uuid;
@@ -47,20 +48,28 @@ impl Storage {
     /// When the database fails; then nothing is taken, except with `InDoubt`: then rows may be claimed for `owner`
     /// that nobody works on, so it must not go on under that name.
     pub async fn take_expired(&self, owner: Uuid, limit: u32) -> Result<Vec<Taken>> {
+        self.take_expired_since(owner, limit, Duration::ZERO).await
+    }
+
+    /// The same of rows whose claims ended so long ago that others had their chance.
+    ///
+    /// # Errors
+    /// As [`take_expired`](Self::take_expired).
+    pub async fn take_expired_since(&self, owner: Uuid, limit: u32, waited: Duration) -> Result<Vec<Taken>> {
         let backend = self.writer.get_database_backend();
         // Nearly always there is nothing, and then nobody's writes are held up.
-        if self.read_one::<One>(&any_expired(backend)).await?.is_none() {
+        if self.read_one::<One>(&any_expired(waited, backend)).await?.is_none() {
             return Ok(Vec::new());
         }
         let transaction = self.begin().await?;
-        let taken = in_time(take(&transaction, owner, limit)).await?;
+        let taken = in_time(take(&transaction, owner, limit, waited)).await?;
         commit(transaction).await?;
         Ok(taken)
     }
 }
 
-async fn take(transaction: &DatabaseTransaction, owner: Uuid, limit: u32) -> Result<Vec<Taken>> {
-    let claim = claim(owner, limit, transaction.get_database_backend());
+async fn take(transaction: &DatabaseTransaction, owner: Uuid, limit: u32, waited: Duration) -> Result<Vec<Taken>> {
+    let claim = claim(owner, limit, waited, transaction.get_database_backend());
     let claims = transaction.query_all(&claim).await?;
     let claims: Vec<Claim> =
         claims.iter().map(|row| Claim::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?;
@@ -101,8 +110,13 @@ struct One {
     one: i32,
 }
 
-pub(crate) fn any_expired(backend: DbBackend) -> SelectStatement {
-    Query::select().expr_as(Expr::val(1), "one").from(outbox::Entity).and_where(expired(backend)).limit(1).take()
+pub(crate) fn any_expired(waited: Duration, backend: DbBackend) -> SelectStatement {
+    Query::select()
+        .expr_as(Expr::val(1), "one")
+        .from(outbox::Entity)
+        .and_where(expired(waited, backend))
+        .limit(1)
+        .take()
 }
 
 /// An outbox row as the claim left it.
@@ -116,10 +130,10 @@ struct Claim {
 }
 
 /// Claims what has expired, and gives up what has expired too often, in one statement.
-pub(crate) fn claim(owner: Uuid, limit: u32, backend: DbBackend) -> UpdateStatement {
+pub(crate) fn claim(owner: Uuid, limit: u32, waited: Duration, backend: DbBackend) -> UpdateStatement {
     use outbox::Column::{Attempts, ChannelId, ClaimUntil, NoPush, Owner, Seq};
     let mut due = keys_to_lock();
-    due.and_where(expired(backend))
+    due.and_where(expired(waited, backend))
         .order_by(ClaimUntil, Order::Asc)
         .order_by(ChannelId, Order::Asc)
         .order_by(Seq, Order::Asc)

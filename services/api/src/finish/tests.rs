@@ -87,14 +87,19 @@ impl Scene {
         let registry = Arc::new(MemoryRegistry::new());
         let shared: Arc<dyn Registry> = Arc::<MemoryRegistry>::clone(&registry);
         let directory = Arc::new(Directory::new(Arc::clone(&shared)));
-        let streams = Arc::new(PushStreams::new(Arc::clone(&directory), Arc::<Delivered>::default(), life.clone()));
+        let streams = Arc::new(PushStreams::new(
+            Arc::clone(&directory),
+            Arc::<Delivered>::default(),
+            Arc::default(),
+            life.clone(),
+        ));
         let times = Times {
             ack_wait: Duration::from_millis(100),
             patience: Duration::from_millis(900),
             // Longer than it takes to open a stream again.
             second_look: Duration::from_millis(500),
         };
-        let look_ups = Arc::new(LookUps::new(shared, Arc::clone(&directory)).0);
+        let look_ups = Arc::new(LookUps::new(shared, Arc::clone(&directory), Arc::default()).0);
         let deliverer = Arc::new(Deliverer::new(look_ups, streams, times.ack_wait));
         let (sender, done) = mpsc::channel(8);
         let finisher = Finisher::new(Arc::clone(&deliverer), times, SharedSchedule::default(), sender);

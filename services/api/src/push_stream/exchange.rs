@@ -1,6 +1,6 @@
 //! What travels on one open push stream, both ways.
 
-use super::{Inbound, Line, Push};
+use super::{Inbound, Line, Push, loss_of};
 use crate::delivery::Loss;
 use bytes::Bytes;
 use std::{
@@ -29,7 +29,7 @@ pub(super) enum Ended {
     /// The gateway is no longer live, or we stop.
     Unwanted,
     /// The transport failed, or the gateway ended the stream.
-    Broken(String),
+    Broken(String, Loss),
 }
 
 /// Pushes under way on this stream.
@@ -57,11 +57,16 @@ pub(super) async fn exchange(
 ) -> Ended {
     let mut pending = Pending::default();
     let ended = run(line, &mut pending, pushes, outbound, inbound).await;
+    // A gateway that had been silent before, or that was given up for its silence, may be well for others.
+    let loss = match &ended {
+        Ended::Broken(_, loss) if line.vouched => *loss,
+        _ => Loss::Unreachable,
+    };
     for (_, awaited) in pending.pushes.drain() {
         match awaited.reply {
             Some(reply) => {
                 line.owed.add(&awaited.recipients);
-                let _ = reply.send(Err(Loss::Broken));
+                let _ = reply.send(Err(loss));
             }
             None => line.owed.put_back(&awaited.recipients),
         }
@@ -98,13 +103,13 @@ async fn run(
                         None => {}
                     }
                 }
-                Ok(None) => return Ended::Broken("ended by the gateway".to_owned()),
-                Err(status) => return Ended::Broken(status.message().to_owned()),
+                Ok(None) => return Ended::Broken("ended by the gateway".to_owned(), Loss::Broken),
+                Err(status) => return Ended::Broken(status.message().to_owned(), loss_of(&status)),
             },
             next = next, if wanted && pending.pushes.len() < PENDING => match next {
                 Some((permit, Some(Push { request, reply }))) => permit.send(pending.send(request, Some(reply))),
                 Some((_, None)) => wanted = false,
-                None => return Ended::Broken("the transport stopped reading".to_owned()),
+                None => return Ended::Broken("the transport stopped reading".to_owned(), Loss::Broken),
             },
             // It stays pending: a gateway that was only stopped for a while still shows it, and one whose stream
             // breaks owes it.

@@ -29,6 +29,7 @@ impl World {
                 }
                 Output::Ping(socket) => format!("{socket}: a ping"),
                 Output::Closed(socket, code) => format!("{socket}: closed {}", code.unwrap_or_default()),
+                Output::Answer(stream, _) => format!("{stream}: an answer"),
                 Output::Ask(question, ask) => {
                     let (name, answer) = match ask {
                         Ask::Register(routes) => {

@@ -8,6 +8,7 @@ use crate::{
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
 };
+use std::time::Duration;
 use touchline_ids::{ChannelId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
@@ -122,8 +123,8 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("outbox: finish in one channel", b.build(&outbox::delete(&of_one[..16])), &["outbox_pkey"]),
         ("outbox: renew", b.build(&outbox::renewal(Uuid::from_u128(7), b)), &["ix_outbox_owner"]),
         ("outbox: let go", b.build(&outbox::release_all(&[Uuid::from_u128(7)], b)), &["ix_outbox_owner"]),
-        ("outbox: any expired", b.build(&take::any_expired(b)), &["ix_outbox_claim"]),
-        ("outbox: take", b.build(&take::claim(Uuid::from_u128(7), 256, b)), &["ix_outbox_claim", "outbox_pkey"]),
+        ("outbox: any expired", b.build(&take::any_expired(Duration::ZERO, b)), &["ix_outbox_claim"]),
+        ("outbox: take", b.build(&take::claim(Uuid::from_u128(7), 256, Duration::ZERO, b)), &["ix_outbox_claim", "outbox_pkey"]),
         ("outbox: taken entries", b.build(&take::entries_at(&places)), &["messages_pkey"]),
         ("outbox: taken members", b.build(&take::in_spans(&spans)), &["ux_members_channel|members_pkey"]),
         ("outbox: count", b.build(&outbox::counted(outbox::Which::Dead, b)), &["ix_outbox_claim"]),

@@ -6,7 +6,7 @@ use crate::{
     scenario::{Context, Scenario, scenario},
     stage::Scene,
 };
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use std::{path::PathBuf, process::Command, time::Duration};
 use tempfile::TempDir;
 use tokio::time::{Instant, interval, sleep};
