@@ -121,7 +121,9 @@ impl Load {
     pub fn connect(plan: Plan) -> Result<Connecting> {
         check(&plan)?;
         let client = Client::any_of(&plan.apis.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let clients: Vec<_> = (0..plan.apis.len()).map(|first| client.beginning_with(first)).collect();
+        // Each keeps to its api, so that all of them are sent to, also after one was away for a while: what fails is
+        // tried at the next one anyway.
+        let clients = plan.apis.iter().map(|api| Client::new(api)).collect::<Result<Vec<_>, _>>()?;
         let calls = client.at_most(CALLS);
         let costs = Costs::before(&plan.servers);
         // Short, and of this load alone: it stands in every text and every device's name.

@@ -47,8 +47,11 @@ pub(crate) async fn run(context: &Context) -> Result<Outcome> {
         channel: stack.channel(&[&people[0]]).await?,
     };
     let mut outcome = Outcome::default();
-    // The first round is what the allocators keep for good.
+    // The first rounds are what the allocators keep for good.
     let mut answers = attacker.round().await?;
+    for _ in 0..context.pick(2, 10) {
+        answers = attacker.round().await?;
+    }
     let before = attacker.memory()?;
     for _ in 0..context.pick(3, 20) {
         answers = attacker.round().await?;
