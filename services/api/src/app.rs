@@ -2,6 +2,7 @@
 
 use crate::{
     Api, Config, Dependencies, Failed,
+    admission::Admission,
     auth::OutsideUsers,
     claims::Claims,
     debts::Debts,
@@ -128,6 +129,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let api = Arc::new(Api {
         passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limits: Limits::new(&config.limits),
+        syncs: Admission::new(config.limits.syncs_per_second),
         directory: Arc::clone(&directory),
         placement: Placement::default(),
         config,
@@ -166,6 +168,11 @@ impl App {
             let api = Arc::clone(&api);
             lives.serving.spawn(async move { api.limits.sweep_forever().await })
         };
+        {
+            // To the very end: whatever still needs the database learns at once whether it is there.
+            let api = Arc::clone(&api);
+            vital.spawn(&lives.acking, "database's probe", async move { api.storage.look_forever().await });
+        }
         let acks_task = {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })

@@ -108,6 +108,14 @@ pub enum Error {
         /// What is away or full.
         what: &'static str,
     },
+    /// More at once than we take. Nothing was done.
+    #[error("{what}: nothing was done, try again in {retry_after_s} s")]
+    Busy {
+        /// Of what there is too much.
+        what: &'static str,
+        /// Seconds to wait; another number for everybody, so that they do not come back together.
+        retry_after_s: u32,
+    },
     /// The request took too long.
     #[error(
         "the request took too long and its outcome is unknown: try again, with the same client_message_id if it was a send"
@@ -180,7 +188,7 @@ impl Error {
             Self::ChannelFull { .. } => ("channel_full", Code::FailedPrecondition),
             Self::BeyondEnd { .. } => ("beyond_end", Code::InvalidArgument),
             Self::RateLimited { .. } => ("rate_limited", Code::RateLimited),
-            Self::Unavailable { .. } => ("unavailable", Code::Unavailable),
+            Self::Unavailable { .. } | Self::Busy { .. } => ("unavailable", Code::Unavailable),
             Self::Timeout => ("timeout", Code::Timeout),
             Self::Storage(StorageError::Unavailable(_)) => ("unavailable", Code::Unavailable),
             // Stored or not, nobody knows: the same to the caller as no answer in time.
@@ -225,7 +233,7 @@ impl Error {
 
     fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Self::RateLimited { retry_after_s } => Some(*retry_after_s),
+            Self::RateLimited { retry_after_s } | Self::Busy { retry_after_s, .. } => Some(*retry_after_s),
             other => matches!(other.code().1, Code::Unavailable).then_some(1),
         }
     }
@@ -246,7 +254,8 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (code, kind) = self.code();
-        if matches!(kind, Code::Internal | Code::Unavailable) {
+        // A flood must not become a flood of log lines: who says that we are busy counts and logs it.
+        if matches!(kind, Code::Internal | Code::Unavailable) && !matches!(self, Self::Busy { .. }) {
             let cause = std::error::Error::source(&self).map(ToString::to_string);
             tracing::error!(error.code = code, error = %self, error.cause = cause, "request failed");
         }

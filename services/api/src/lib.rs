@@ -2,6 +2,7 @@
 //!
 //! Never depends on a WebSocket, on a gateway's code, or on SQL (that is storage's).
 
+mod admission;
 mod app;
 mod auth;
 mod channels;
@@ -62,6 +63,7 @@ pub mod simulation {
     };
 }
 
+use admission::Admission;
 use auth::OutsideUsers;
 use delivered::Delivered;
 use limits::Limits;
@@ -99,6 +101,7 @@ pub struct Api {
     outside_users: OutsideUsers,
     passwords: Passwords,
     limits: Limits,
+    syncs: Admission,
     directory: Arc<Directory>,
     placement: Placement,
     writer: Writer,

@@ -38,8 +38,8 @@ const JOINS_PER_SEND: usize = 10;
 /// More is no limit; it keeps the arithmetic far from its ends.
 const MOST: u32 = 10_000_000;
 
-/// How often one may ask. Every number is per minute: that many may come at once, then they come back evenly.
-/// 0 means no limit.
+/// How often one may ask. Every number is per minute, but for the one that says otherwise: that many may come at once,
+/// then they come back evenly. 0 means no limit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -62,6 +62,8 @@ pub struct Settings {
     pub sends_per_user: u32,
     /// Syncs of one user.
     pub syncs_per_user: u32,
+    /// Syncs of everybody at this api, per second; more are answered 503 with a time to come back.
+    pub syncs_per_second: u32,
     /// Tickets for one user.
     pub connects_per_user: u32,
     /// Tickets from one address.
@@ -80,6 +82,7 @@ impl Default for Settings {
             refreshes_per_address: 1_200,
             sends_per_user: 1_200,
             syncs_per_user: 300,
+            syncs_per_second: 2_000,
             connects_per_user: 60,
             connects_per_address: 3_000,
         }
@@ -99,6 +102,7 @@ impl Settings {
             ("refreshes_per_address", self.refreshes_per_address),
             ("sends_per_user", self.sends_per_user),
             ("syncs_per_user", self.syncs_per_user),
+            ("syncs_per_second", self.syncs_per_second),
             ("connects_per_user", self.connects_per_user),
             ("connects_per_address", self.connects_per_address),
         ];

@@ -65,7 +65,8 @@ pub struct SyncAnswer {
 /// For a named channel everything after its seq, at most 200 messages a channel and 1,000 or 1 MiB of content in all,
 /// then `more`. For one of the caller's channels that is not named its newest messages, with `reset`.
 #[utoipa::path(post, path = "/v1/sync", tag = "messages", request_body = SyncBody, security(("bearer" = [])),
-    responses((status = 200, body = SyncAnswer), (status = 400, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, body = SyncAnswer), (status = 400, body = Problem), (status = 429, body = Problem),
+        (status = 503, description = "Too many devices at once: Retry-After says when", body = Problem)))]
 pub async fn sync(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -82,6 +83,7 @@ pub async fn sync(
     if named.len() < cursors.len() {
         return Err(Error::field("cursors", "must name each channel once"));
     }
+    api.syncs.admit()?;
     let synced = api.storage.sync(caller.user, &cursors, recent).await?;
     // A cursor that is right says what an ack says.
     synced.acked.iter().for_each(|&(channel, seq)| api.delivered.note(caller.user, channel, seq));

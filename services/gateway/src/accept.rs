@@ -19,8 +19,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
@@ -28,6 +29,10 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 const HEAD_LIMIT: usize = 16 * 1024;
 /// What may wait unsent in the kernel. More would wait where nobody counts it, and a slow reader would look quick.
 const UNSENT: u32 = 16 * 1024;
+/// How long somebody who is turned away may take to say what he wants.
+const HEARD: Duration = Duration::from_millis(500);
+/// The answer to a probe that finds all well.
+const WELL: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nok\n";
 /// When to come back who found too many sockets of the same address, or too many that say nothing.
 const CROWDED: Duration = Duration::from_secs(4);
 
@@ -42,36 +47,52 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: im
         if let Err(wait) = gateway.accepts.take(Instant::now()) {
             // Spread over twice the time that is needed, so that who comes back finds room.
             let wait = rand::random_range(Duration::ZERO..=2 * wait);
-            turn_away(&stream, &Problem::busy(), wait);
+            turn_away(&gateway, stream, &Problem::busy(), wait);
             continue;
         }
         match gateway.addresses.enter(peer.ip()) {
             Ok(place) => {
                 gateway.spawn(http(stream, Arc::clone(&gateway), place));
             }
-            Err(Crowded::Address) => turn_away(&stream, &Problem::crowded(), CROWDED),
+            Err(Crowded::Address) => turn_away(&gateway, stream, &Problem::crowded(), CROWDED),
             Err(Crowded::Gateway) => {
                 let problem = Problem::unavailable("too many sockets that have not said who they are");
-                turn_away(&stream, &problem, CROWDED);
+                turn_away(&gateway, stream, &problem, CROWDED);
             }
         }
     }
 }
 
-/// Answers without a task and without waiting for the request: that is all a flood gets.
-fn turn_away(stream: &TcpStream, problem: &Problem, wait: Duration) {
+/// Refuses whatever is asked, but for the probes: a gateway that has too much to do is not dead. Where many are turned
+/// away at once, most are answered unheard: that is all a flood gets.
+fn turn_away(gateway: &Arc<Gateway>, mut stream: TcpStream, problem: &Problem, wait: Duration) {
     let (body, seconds) = (problem.body(), wait.as_secs() + 1);
-    let answer = format!(
+    let refusal = format!(
         "HTTP/1.1 {}\r\nContent-Type: application/problem+json\r\nRetry-After: {seconds}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         problem.status,
         body.len(),
     );
-    // A socket dropped with unread bytes is reset, and the reset may overtake the answer.
-    let mut request = [0; 2048];
-    let _ = stream.try_read(&mut request);
-    // It fits into an empty send buffer, or the peer is gone.
-    let _ = stream.try_write(answer.as_bytes());
     tracing::debug!(code = problem.code, "a socket was turned away");
+    let Ok(heard) = Arc::clone(&gateway.heard).try_acquire_owned() else {
+        // It fits into an empty send buffer, or the peer is gone.
+        let _ = stream.try_write(refusal.as_bytes());
+        return;
+    };
+    let gateway = Arc::clone(gateway);
+    gateway.clone().spawn(async move {
+        let mut request = [0; 256];
+        let read = timeout(HEARD, stream.read(&mut request)).await.unwrap_or(Ok(0)).unwrap_or(0);
+        let well = match &request[..read] {
+            line if line.starts_with(b"GET /livez ") => true,
+            line if line.starts_with(b"GET /readyz ") => gateway.refusal(Instant::now()).is_none(),
+            _ => false,
+        };
+        let answer = if well { WELL } else { &refusal };
+        if stream.write_all(answer.as_bytes()).await.is_ok() {
+            let _ = stream.shutdown().await;
+        }
+        drop(heard);
+    });
 }
 
 /// One socket until its upgrade, or its end.

@@ -66,6 +66,8 @@ pub struct Limits {
     pub frames_per_second: u32,
     /// Frames a client may send at once.
     pub frame_burst: u32,
+    /// Recipients whose acks are awaited, for each push stream. Beyond them no push is read until some are answered.
+    pub awaited_acks: usize,
     /// Frames that make no sense before the session is closed (4008).
     pub bad_frames: u32,
 }
@@ -141,6 +143,7 @@ impl Default for Limits {
             write_buffer_bytes: 4 * 1024,
             frames_per_second: 20,
             frame_burst: 100,
+            awaited_acks: 4_000_000,
             bad_frames: 10,
         }
     }
@@ -257,6 +260,7 @@ impl Limits {
         refuse(!buffer.contains(&self.write_buffer_bytes), "limits.write_buffer_bytes", "must be from 128 to 65536");
         refuse(self.frames_per_second == 0, "limits.frames_per_second", "must be at least 1");
         refuse(self.frame_burst < 2, "limits.frame_burst", "must be at least 2");
+        refuse(self.awaited_acks == 0, "limits.awaited_acks", "must be at least 1");
         refuse(self.bad_frames == 0, "limits.bad_frames", "must be at least 1");
     }
 }

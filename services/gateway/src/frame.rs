@@ -1,9 +1,12 @@
 //! The JSON frames of `touchline.v1.json`, in and out. Unknown fields are ignored; what is wrong is named, but never
 //! repeated: a frame may carry a ticket.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
 use serde_json::value::RawValue;
-use std::{borrow::Cow, collections::HashMap, fmt::Write as _, time::Duration};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 use time::OffsetDateTime;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, MessageId, Seq, SessionId, UserId};
@@ -77,18 +80,27 @@ struct Fields<'a> {
     cursors: Option<&'a RawValue>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Hello,
+    Ack,
+    Ping,
+    #[serde(other)]
+    Unknown,
+}
+
 /// Reads one text frame.
 pub(crate) fn frame_in(text: &str) -> Result<FrameIn, BadFrame> {
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => BadFrame::new("bad_frame", "a frame is a JSON object, each field once"),
         _ => BadFrame::new("bad_json", "the frame is not JSON"),
     })?;
-    let kind: String = field(fields.kind, "type", "text")?;
-    match kind.as_str() {
-        "hello" => hello(&fields).map(FrameIn::Hello),
-        "ack" => cursors(fields.cursors).map(FrameIn::Ack),
-        "ping" => Ok(FrameIn::Ping),
-        _ => Err(BadFrame::new("unknown_type", "`type` must be hello, ack or ping")),
+    match field(fields.kind, "type", "text")? {
+        Kind::Hello => hello(&fields).map(FrameIn::Hello),
+        Kind::Ack => cursors(fields.cursors).map(FrameIn::Ack),
+        Kind::Ping => Ok(FrameIn::Ping),
+        Kind::Unknown => Err(BadFrame::new("unknown_type", "`type` must be hello, ack or ping")),
     }
 }
 
@@ -108,18 +120,63 @@ fn hello(fields: &Fields<'_>) -> Result<Hello, BadFrame> {
 const CONNECTION: &str = "a whole number from 0, greater with every connection of the device";
 
 fn cursors(raw: Option<&RawValue>) -> Result<Vec<(ChannelId, Seq)>, BadFrame> {
-    let wrong = || BadFrame::field("cursors", "an object of at most 256 channel ids, each with a seq from 0");
-    let cursors: HashMap<String, Seq> = field(raw, "cursors", "an object").map_err(|_| wrong())?;
-    if cursors.len() > ACK_CURSORS {
-        return Err(wrong());
-    }
+    let cursors: Result<Cursors, _> = field(raw, "cursors", "an object");
     cursors
-        .into_iter()
-        .map(|(channel, seq)| match channel.parse() {
-            Ok(channel) if seq.0 >= 0 => Ok((channel, seq)),
-            _ => Err(wrong()),
-        })
-        .collect()
+        .map(|cursors| cursors.0)
+        .map_err(|_| BadFrame::field("cursors", "an object of at most 256 channel ids, each with a seq from 0"))
+}
+
+/// Read without anything in between: every session acks once a second.
+struct Cursors(Vec<(ChannelId, Seq)>);
+
+impl<'de> Deserialize<'de> for Cursors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Cursors;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("cursors")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Cursors, A::Error> {
+                let mut cursors = Vec::new();
+                while let Some((Channel(channel), seq)) = map.next_entry::<Channel, Seq>()? {
+                    if cursors.len() == ACK_CURSORS || seq.0 < 0 {
+                        return Err(de::Error::custom("no cursors"));
+                    }
+                    cursors.push((channel, seq));
+                }
+                Ok(Cursors(cursors))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// A channel's id, read from where it stands.
+struct Channel(ChannelId);
+
+impl<'de> Deserialize<'de> for Channel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Channel;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a channel id")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Channel, E> {
+                text.parse().map(Channel).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Visitor)
+    }
 }
 
 /// One field, or its name and what it must be. serde's own words would repeat the value.

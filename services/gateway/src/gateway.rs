@@ -20,7 +20,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use touchline_auth::TicketVerifier;
 use touchline_ids::{GatewayId, IncarnationId};
 use touchline_mesh::Shutdown;
@@ -33,6 +36,9 @@ const LEAVE_GRACE: Duration = Duration::from_secs(2);
 /// so that they do not all share one lock.
 const SESSION_LIVES: usize = 32;
 
+/// How many may be heard at once who are turned away.
+const HEARD: usize = 256;
+
 pub(crate) struct Gateway {
     pub(crate) id: GatewayId,
     pub(crate) incarnation: IncarnationId,
@@ -43,6 +49,8 @@ pub(crate) struct Gateway {
     pub(crate) hub: Hub,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) accepts: Accepts,
+    /// Places for those who are turned away and heard all the same.
+    pub(crate) heard: Arc<Semaphore>,
     pub(crate) readiness: Readiness,
     pub(crate) running: Running,
     pub(crate) routes: Routes,
@@ -86,6 +94,7 @@ impl Gateway {
             readiness: Readiness::new(ms(times.lease_ms)),
             session_lives: (0..SESSION_LIVES).map(|_| life.child()).collect(),
             next_life: AtomicUsize::new(0),
+            heard: Arc::new(Semaphore::new(HEARD)),
             accepts: Accepts::new(limits.accepts_per_second, now),
             running: Running::new(now, ms(times.late_ms)),
             routes: Routes::new(limits.capacity as usize),

@@ -6,6 +6,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use touchline_registry::{GatewayState, LEASE_LIFE, LEASE_RENEWAL, Lease, Renewal};
 
+/// How soon a renewal that failed is tried again: a fail-over takes a second or two.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What this gateway tells of itself.
 pub(crate) struct Keeper {
     pub(crate) gateway: Arc<Gateway>,
@@ -30,7 +33,9 @@ impl Keeper {
                 () = gateway.readiness.fenced.cancelled() => return,
                 () = &mut stop => return,
             }
-            self.renew().await;
+            if !self.renew().await {
+                turn.reset_after(RETRY);
+            }
             if alone.lasts(gateway.relay.streams(), gateway.running.now()) && self.others_are_reached().await {
                 tracing::error!(gateway.id = %gateway.id, "no api reaches this gateway, but others: this one ends");
                 gateway.readiness.unreached.cancel();
@@ -38,16 +43,22 @@ impl Keeper {
         }
     }
 
-    /// Renews and says in the health service what follows. After a stop it asks until it knows how things stand now.
-    pub(crate) async fn renew(&self) {
-        while self.renew_once().await {}
+    /// Renews and says in the health service what follows; whether it was renewed. After a stop it asks until it knows
+    /// how things stand now.
+    pub(crate) async fn renew(&self) -> bool {
+        let renewed = loop {
+            if let Some(renewed) = self.renew_once().await {
+                break renewed;
+            }
+        };
         let ready = self.gateway.refusal(Instant::now()).is_none();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.health.set_service_status(self.service, status).await;
+        renewed
     }
 
-    /// True: the process was stopped meanwhile, so that the answer says nothing about now.
-    async fn renew_once(&self) -> bool {
+    /// Whether it was renewed; none when the process was stopped meanwhile, so that the answer says nothing about now.
+    async fn renew_once(&self) -> Option<bool> {
         let (gateway, began) = (&self.gateway, booted());
         let answer = gateway.ask(gateway.registry.renew_lease(&self.lease())).await;
         let fenced = matches!(answer, Ok(Renewal::Fenced));
@@ -55,8 +66,9 @@ impl Keeper {
             tracing::error!(gateway.id = %gateway.id, "a later incarnation holds the lease: this one ends");
             gateway.readiness.fenced.cancel();
         } else if booted().saturating_sub(began) > LEASE_LIFE {
-            return true;
+            return None;
         }
+        let renewed = answer.is_ok();
         match answer {
             Ok(Renewal::Renewed) => self.renewed(began, None),
             Ok(Renewal::Doubtful) => self.renewed(began, Some(Loss::Possible)),
@@ -69,7 +81,7 @@ impl Keeper {
             }
         }
         gateway.readiness.asked(began);
-        false
+        Some(renewed)
     }
 
     fn renewed(&self, began: Duration, loss: Option<Loss>) {

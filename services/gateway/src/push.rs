@@ -28,10 +28,8 @@ use touchline_proto::{
 const RECIPIENTS: usize = 20_000;
 /// Recipients handed out without letting other tasks have a turn.
 const AT_ONCE: usize = 512;
-/// Recipients whose acks are awaited, per stream. Beyond them no push is read until some are answered.
-const AWAITED: usize = 4_000_000;
 /// Results that may wait for an api that does not read them, and how long before it loses its stream.
-const RESULTS: usize = 1024;
+const RESULTS: usize = 128;
 const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for acks an api can ask for.
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -48,7 +46,8 @@ impl PushService for Pushes {
 
     async fn push(&self, request: Request<Streaming<PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
         let (results, receiver) = mpsc::channel(RESULTS);
-        let open = relay::opened(&self.gateway, results.clone());
+        let open = relay::opened(&self.gateway, results.clone())
+            .ok_or_else(|| Status::resource_exhausted("this gateway has as many push streams as it takes"))?;
         let stream = PushStream { gateway: Arc::clone(&self.gateway), results, awaiting: Awaiting::default() };
         let (peer, stop) = (request.remote_addr().map(tracing::field::display), self.stop.stopping());
         self.gateway.spawn(async move {
@@ -82,7 +81,8 @@ impl PushStream {
         while open || self.awaiting.next_look().is_some() {
             let look = self.awaiting.next_look();
             tokio::select! {
-                request = requests.message(), if open && self.awaiting.recipients() < AWAITED => match request {
+                request = requests.message(),
+                if open && self.awaiting.recipients() < self.gateway.config.limits.awaited_acks => match request {
                     Ok(Some(request)) => self.push(request).await?,
                     Ok(None) => open = false,
                     Err(status) => {

@@ -299,6 +299,11 @@ impl Registrar {
 
     /// The next sessions to register: single ones, then those of a loss, then those of the sweep.
     fn batch(&mut self, hub: &Hub, now: Instant) -> Vec<Candidate> {
+        if self.undone.len() > self.ended_max {
+            // So many that it is simpler to look at everybody.
+            self.undone.clear();
+            self.lost(hub, Loss::Possible, now);
+        }
         let lives = |member: &Weak<Member>| member.upgrade().filter(|member| hub.holds(&member.registration));
         let undone = self.undone.drain(..AT_ONCE.min(self.undone.len()));
         let mut batch: Vec<_> =

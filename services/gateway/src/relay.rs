@@ -25,6 +25,9 @@ const DOUBTED: Duration = Duration::from_secs(10);
 const WAITING: usize = 200_000;
 const TOLD: usize = 200_000;
 
+/// Push streams: one for each api.
+const STREAMS: usize = 256;
+
 /// Where a push stream's answers go.
 pub(crate) type Answers = mpsc::Sender<Result<PushAnswer, Status>>;
 
@@ -68,13 +71,16 @@ impl Relay {
     }
 }
 
-/// A push stream began.
-pub(crate) fn opened(gateway: &Arc<Gateway>, answers: Answers) -> Open {
+/// A push stream began; none when there are as many as may be.
+pub(crate) fn opened(gateway: &Arc<Gateway>, answers: Answers) -> Option<Open> {
     let mut state = gateway.relay.state();
+    if state.streams.len() >= STREAMS {
+        return None;
+    }
     let stream = state.next;
     state.next += 1;
     state.streams.insert(stream, answers);
-    Open { gateway: Arc::clone(gateway), stream }
+    Some(Open { gateway: Arc::clone(gateway), stream })
 }
 
 /// Tells what was acked, for as long as the gateway lives.

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{api, config, dev, gateway, load, migrate, send, tail, token};
+use crate::{api, config, dev, gateway, load, migrate, outbox, send, tail, token};
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -33,6 +33,8 @@ enum Command {
     Gateway(gateway::Arguments),
     /// Bring the database's schema up to date, look at it, or take steps back
     Migrate(migrate::Arguments),
+    /// List messages whose delivery is not finished; retry or drop those that were given up
+    Outbox(outbox::Arguments),
     /// Show or check the configuration
     Config(config::Arguments),
     /// Make an access token for a user, or the keys that sign them
@@ -53,6 +55,7 @@ impl Cli {
             Command::Api(arguments) => api::run(&arguments),
             Command::Gateway(arguments) => gateway::run(&arguments),
             Command::Migrate(arguments) => migrate::run(&arguments),
+            Command::Outbox(arguments) => outbox::run(&arguments),
             Command::Config(arguments) => config::run(&arguments),
             Command::Token(arguments) => token::run(&arguments),
             Command::Send(arguments) => send::run(arguments),
@@ -98,6 +101,13 @@ mod tests {
             "touchline tail",
             "touchline migrate",
             "touchline migrate down --steps 0",
+            "touchline outbox",
+            "touchline outbox retry",
+            "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001",
+            "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 0",
+            "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 1 --all-dead",
+            "touchline outbox retry general 1",
+            "touchline outbox drop --yes",
             "touchline token",
             "touchline token new-key",
             "touchline load --devices quick=1",
@@ -120,6 +130,10 @@ mod tests {
             "touchline gateway --config touchline.toml --ws 0.0.0.0:8081 --grpc 0.0.0.0:9090",
             "touchline migrate up --config touchline.toml",
             "touchline migrate down --steps 2",
+            "touchline outbox list --dead --json --config touchline.toml",
+            "touchline outbox retry --all-dead",
+            "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 42",
+            "touchline outbox drop 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 42 43 --yes",
             "touchline config print",
             "touchline config check gateway",
             "touchline token alice --data-dir touchline-data",

@@ -12,6 +12,7 @@ mod gateway;
 mod life;
 mod load;
 mod migrate;
+mod outbox;
 mod parts;
 mod send;
 mod settings;

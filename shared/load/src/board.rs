@@ -13,13 +13,16 @@ use crate::{
     times::Recorder,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 use touchline_ids::{ChannelId, Seq};
+
+/// Reasons that are told apart.
+const REASONS: usize = 20;
 
 /// Everything of one load.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Board {
     renewed: Mutex<HashMap<usize, String>>,
     /// What kept a device from being online, last.
     trouble: Mutex<Option<String>>,
+    /// Why sockets of steady devices ended, and how often.
+    endings: Mutex<BTreeMap<String, u64>>,
 }
 
 /// Running numbers.
@@ -93,6 +98,7 @@ impl Board {
             findings: Mutex::default(),
             renewed: Mutex::default(),
             trouble: Mutex::default(),
+            endings: Mutex::default(),
             plan,
             run,
         }
@@ -148,6 +154,18 @@ impl Board {
 
     pub(crate) fn trouble(&self, what: String) {
         *lock(&self.trouble) = Some(what);
+    }
+
+    /// A steady device's socket ended. Reasons that differ every time are counted as one.
+    pub(crate) fn ended_because(&self, why: String) {
+        let mut endings = lock(&self.endings);
+        let is_new = !endings.contains_key(&why);
+        let why = if is_new && endings.len() >= REASONS { "for another reason".into() } else { why };
+        *endings.entry(why).or_default() += 1;
+    }
+
+    pub(crate) fn endings(&self) -> BTreeMap<String, u64> {
+        lock(&self.endings).clone()
     }
 
     pub(crate) fn last_trouble(&self) -> Option<String> {

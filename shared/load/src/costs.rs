@@ -40,7 +40,7 @@ impl Costs {
             let before = resident_of(server.pid);
             Process { server: server.clone(), before, connected: before, cpu: Duration::ZERO }
         };
-        Self { processes: servers.iter().map(process).collect(), sessions: 0, own: cpu_of(std::process::id()) }
+        Self { processes: servers.iter().map(process).collect(), sessions: 0, own: Duration::ZERO }
     }
 
     /// With so many devices connected.
@@ -51,10 +51,11 @@ impl Costs {
 
     /// At the first send.
     pub(crate) fn sending(&mut self) {
+        self.own = cpu_of(std::process::id());
         self.processes.iter_mut().for_each(|process| process.cpu = cpu_of(process.server.pid));
     }
 
-    /// CPU time of this process since the beginning.
+    /// CPU time of this process since the first send.
     pub(crate) fn own(&self) -> Duration {
         cpu_of(std::process::id()).saturating_sub(self.own)
     }

@@ -225,6 +225,7 @@ impl Listener {
             if let Some(fault) = board.faults.at(board.clock.now()) {
                 count(&fault.disconnects);
             }
+            board.ended_because(why.to_string());
             board.trouble(why.to_string());
         }
     }

@@ -15,6 +15,8 @@ pub struct Report {
     pub sends: Sends,
     /// What arrived.
     pub deliveries: Deliveries,
+    /// Why sockets of steady devices ended that the load did not cut, and how often.
+    pub endings: BTreeMap<String, u64>,
     /// What must all be zero.
     pub broken: Broken,
     /// Some of what broke, in words; at most a few of each kind.
@@ -31,7 +33,7 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// What it cost the servers, if their processes were named.
     pub cost: Option<Cost>,
-    /// What it cost this process: CPU seconds.
+    /// CPU seconds of this process, while messages were sent and until the steady devices had them.
     pub own_cpu_s: f64,
 }
 

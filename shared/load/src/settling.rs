@@ -95,7 +95,7 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     let (sent, deadline) = (board.clock.now(), Instant::now() + board.plan.settle);
     let shown_while_sent = board.counts.shown.load(Ordering::Relaxed);
     // Before the logs are read back: that is no delivery.
-    let cost = cost(running).await;
+    let (cost, own) = cost(running).await;
     let empty = board.plan.channels.iter().map(|channel| Log::new(channel.id)).collect();
     let logs = read_on(&board, &clients, empty, deadline).await;
     let heads: HashMap<_, _> = logs.iter().map(|log| (log.channel, log.head())).collect();
@@ -127,22 +127,23 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     report.broken = findings.broken;
     report.examples = findings.examples;
     report.cost = cost;
-    report.own_cpu_s = running.costs.own().as_secs_f64();
+    report.own_cpu_s = own.as_secs_f64();
     report.clean = report.is_clean();
     Ok(report)
 }
 
 /// What it cost the servers until the steady devices had everything, with the acks and what follows from them.
-async fn cost(running: &Running) -> Option<Cost> {
-    if running.board.plan.servers.is_empty() {
-        return None;
-    }
+async fn cost(running: &Running) -> (Option<Cost>, Duration) {
     let (heads, deadline) = (running.board.heads(), Instant::now() + CATCH_UP);
     while running.board.lagging(&heads) > 0 && Instant::now() < deadline {
         sleep(LOOK_EVERY).await;
     }
+    let own = running.costs.own();
+    if running.board.plan.servers.is_empty() {
+        return (None, own);
+    }
     sleep(ACKS).await;
-    running.costs.report(running.board.counts.shown.load(Ordering::Relaxed))
+    (running.costs.report(running.board.counts.shown.load(Ordering::Relaxed)), own)
 }
 
 /// Waits until every device is at head; notes those that are not in time.
@@ -190,6 +191,7 @@ fn report(board: &Board, started: u64) -> Report {
             disconnects: read(&counts.disconnects),
             resets: read(&counts.resets),
         },
+        endings: board.endings(),
         answer: board.answer.times(),
         send_to_device: board.delivery.times(),
         accepted_to_device: board.after_answer.times(),

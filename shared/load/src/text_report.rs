@@ -88,7 +88,8 @@ impl Report {
             ("ended on steady devices", came.disconnects),
             ("resets in mid-channel", came.resets),
         ];
-        line(f, "sockets", &row(&sockets))
+        line(f, "sockets", &row(&sockets))?;
+        self.endings.iter().try_for_each(|(why, count)| line(f, "", &format!("{} × {why}", grouped(*count))))
     }
 
     fn write_times(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -102,7 +103,8 @@ impl Report {
     }
 
     fn write_cost(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let own = format!("{:.1} s CPU", self.own_cpu_s);
+        let per_delivery = self.own_cpu_s * 1e6 / self.deliveries.shown.max(1) as f64;
+        let own = format!("{:.1} s CPU, {per_delivery:.1} µs per delivery", self.own_cpu_s);
         match &self.cost {
             None => line(f, "cost", &format!("this process {own}; name the servers' processes to know theirs")),
             Some(cost) => write_cost(f, cost, &own),

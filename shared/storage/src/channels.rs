@@ -2,7 +2,6 @@
 
 use crate::{
     Role, Storage,
-    connection::in_time,
     entity::{
         channels::{Column, Entity},
         members::{self, OPEN},
@@ -84,7 +83,7 @@ impl Storage {
         if seq <= view.read_seq {
             return Ok(MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq });
         }
-        let raised = in_time(async { Ok(self.writer.execute(&raise(user, channel, seq)).await?) }).await?;
+        let raised = self.reach(async { Ok(self.writer.execute(&raise(user, channel, seq)).await?) }).await?;
         if raised.rows_affected() == 1 {
             return Ok(MarkRead::Read { read_seq: seq, last_seq: view.last_seq });
         }

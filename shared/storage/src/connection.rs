@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Result, StorageError, no_answer},
+    gate::Gate,
     recent::Recent,
 };
 use sea_orm::{
@@ -10,7 +11,7 @@ use sea_orm::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Connection,
+    Connection, SqliteConnection,
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
@@ -22,7 +23,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a query waits for a free connection.
+/// How long a query waits for a free connection, or for a new one.
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// How long Postgres waits for a lock, lets one statement run, and keeps the locks of a client that fell silent.
 const LIMITS: &[(&str, &str)] =
@@ -66,6 +67,8 @@ pub struct Storage {
     pub(crate) reader: DatabaseConnection,
     pub(crate) recent: Arc<Recent>,
     pub(crate) reads: Arc<AtomicU64>,
+    /// Absent on SQLite: a file is not away.
+    pub(crate) gate: Option<Arc<Gate>>,
 }
 
 impl Storage {
@@ -74,20 +77,20 @@ impl Storage {
     /// # Errors
     /// `Settings` when the URL cannot work, `Unavailable` when the database does not answer.
     pub async fn connect(settings: &Settings) -> Result<Self> {
-        let (writer, reader) = match kind_of(settings)? {
+        let (writer, reader, gate) = match kind_of(settings)? {
             DbBackend::Sqlite => {
                 let writer = Database::connect(sqlite(&settings.url, 1, false)).await?;
                 // After the writer: it creates the file and turns the write-ahead log on.
                 let reader = Database::connect(sqlite(&settings.url, settings.max_connections, true)).await?;
-                (writer, reader)
+                (writer, reader, None)
             }
             _ => {
                 let pool = Database::connect(postgres(&settings.url, settings.max_connections, LIMITS)).await?;
-                (pool.clone(), pool)
+                (pool.clone(), pool, Some(Arc::<Gate>::default()))
             }
         };
         let recent = Arc::new(Recent::new(settings.recent_mib as usize * 1024 * 1024));
-        let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default() };
+        let storage = Self { settings: settings.clone(), writer, reader, recent, reads: Arc::default(), gate };
         storage.ping().await?;
         Ok(storage)
     }
@@ -103,7 +106,16 @@ impl Storage {
     /// # Errors
     /// `Unavailable` when it does not.
     pub async fn ping(&self) -> Result<()> {
-        in_time(async { Ok(self.reader.ping().await?) }).await
+        self.reach(Box::pin(async { Ok(self.reader.ping().await?) })).await
+    }
+
+    /// Looks whether a server that is away is back, so that no other query has to wait for the answer. Never returns.
+    pub async fn look_forever(&self) {
+        let Some(gate) = &self.gate else { return std::future::pending().await };
+        loop {
+            let visit = gate.time_to_look().await;
+            visit.leave(&in_time(Box::pin(async { Ok(self.reader.ping().await?) })).await);
+        }
     }
 
     /// Ends every connection; queries of other clones fail from now on.
@@ -118,7 +130,15 @@ impl Storage {
 
     /// Begins a transaction that writes. Dropping it takes everything back.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
-        in_time(begin(&self.writer)).await
+        self.reach(begin(&self.writer)).await
+    }
+
+    /// Does what needs a connection of the pools, or fails at once while the server is known to be away.
+    pub(crate) async fn reach<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match &self.gate {
+            Some(gate) => gate.pass(in_time(work)).await,
+            None => in_time(work).await,
+        }
     }
 
     /// A connection for schema changes, which may take as long as they need.
@@ -203,7 +223,9 @@ fn sqlite(url: &str, max_connections: u32, only_reads: bool) -> ConnectOptions {
         // The writer's queue may be as long as another process's transaction.
         .acquire_timeout(PATIENCE)
         // Opening the file again would lose the page cache.
-        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_sqlite_pool_opts(|pool| {
+            pool.idle_timeout(None).max_lifetime(None).after_release(|connection, _| Box::pin(has_ended(connection)))
+        })
         .map_sqlx_sqlite_opts(move |sqlite| {
             sqlite
                 .create_if_missing(true)
@@ -219,6 +241,15 @@ fn sqlite(url: &str, max_connections: u32, only_reads: bool) -> ConnectOptions {
                 .pragma("query_only", if only_reads { "ON" } else { "OFF" })
         });
     options
+}
+
+/// Whether the connection's last transaction is over. A full disk ends one inside SQLite, and the driver, whose
+/// rollback is then refused, counts it as open for ever: the next ones would be savepoints in a transaction that nobody
+/// commits. Such a connection is closed.
+async fn has_ended(connection: &mut SqliteConnection) -> std::result::Result<bool, sqlx::Error> {
+    // Behind the rollback that may still be on its way.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn postgres(url: &str, max_connections: u32, limits: &'static [(&str, &str)]) -> ConnectOptions {

@@ -62,6 +62,7 @@ macro_rules! storage_contract {
                 an_expired_claim_is_taken_once_with_its_message, a_message_is_taken_with_the_members_at_its_seq,
                 the_fifth_attempt_is_the_last, what_is_let_go_is_taken_at_once_and_nobody_elses,
                 two_processes_take_each_row_once, a_row_without_its_message_holds_nobody_up,
+                an_operator_lists_retries_and_drops,
                 renewing_and_finishing_never_wait_crosswise, the_outbox_is_counted;
             delivery: missed_messages_are_coalesced, who_was_not_there_is_not_notified,
                 two_processes_notify_the_same_users_crosswise, an_ack_only_rises_and_only_for_members,

@@ -52,6 +52,27 @@ pub(crate) fn no_answer(patience: Duration) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("no answer in {patience:?}")))
 }
 
+/// The error of a database that was found away a moment ago.
+pub(crate) fn unreachable_now() -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal("it was away a moment ago".to_owned()))
+}
+
+/// Whether the error means that the server was not reached at all: `Some(true)` when an open connection was found
+/// dead, `Some(false)` when none could be had.
+pub(crate) fn not_reached(error: &DbErr) -> Option<bool> {
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Some(false),
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => match &**cause {
+            sqlx::Error::PoolTimedOut => Some(false),
+            sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => Some(true),
+            // Shutting down, and starting.
+            sqlx::Error::Database(cause) => cause.code().is_some_and(|code| code.starts_with("57P")).then_some(true),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Whether the error speaks of the database's state, which passes, and not of the statement.
 fn passes(error: &DbErr) -> bool {
     match error {

@@ -16,7 +16,9 @@ mod delivered;
 mod entity;
 mod entry;
 mod error;
+mod gate;
 mod history;
+mod letters;
 mod log;
 mod logins;
 mod members;
@@ -38,6 +40,7 @@ pub use create::{CreateChannel, NewChannel};
 pub use entry::{Entry, Kind};
 pub use error::{Result, StorageError};
 pub use history::History;
+pub use letters::Letter;
 pub use log::WhenLocked;
 pub use logins::Rotation;
 pub use members::{MemberCache, MemberView, Members};
@@ -49,3 +52,5 @@ pub use users::{CreateUser, External, NewUser, User};
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(test)]
+mod sqlite_faults;

@@ -45,7 +45,7 @@ impl Storage {
     /// When the database fails.
     pub async fn pending_notifications(&self, channel: ChannelId) -> Result<Vec<(UserId, Seq, i64)>> {
         let query = Entity::find().filter(Column::ChannelId.eq(channel)).order_by_asc(Column::UserId);
-        let rows = in_time(async { Ok(query.all(&self.reader).await?) }).await?;
+        let rows = self.reach(async { Ok(query.all(&self.reader).await?) }).await?;
         Ok(rows.into_iter().map(|row| (row.user_id, row.max_seq, row.count)).collect())
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     Storage, clock,
-    connection::in_time,
     entity::outbox::{Column, Entity},
     error::Result,
     rows::KEYS,
@@ -50,7 +49,7 @@ impl Storage {
     /// When the database fails; finishing again does no harm.
     pub async fn finish(&self, messages: &[(ChannelId, Seq)]) -> Result<()> {
         for some in messages.chunks(KEYS) {
-            in_time(async { Ok(self.writer.execute(&delete(some)).await?) }).await?;
+            self.reach(async { Ok(self.writer.execute(&delete(some)).await?) }).await?;
         }
         Ok(())
     }
@@ -62,7 +61,7 @@ impl Storage {
     /// When the database fails.
     pub async fn renew_claims(&self, owner: Uuid) -> Result<u64> {
         let renewal = renewal(owner, self.writer.get_database_backend());
-        Ok(in_time(async { Ok(self.writer.execute(&renewal).await?) }).await?.rows_affected())
+        Ok(self.reach(async { Ok(self.writer.execute(&renewal).await?) }).await?.rows_affected())
     }
 
     /// Lets these rows of `owner` go: another api takes them at its next look. Rows of others are left alone.
@@ -74,7 +73,7 @@ impl Storage {
         for some in messages.chunks(KEYS) {
             let release =
                 letting_go(backend).and_where(among(some)).and_where(Expr::col(Column::Owner).eq(owner)).take();
-            in_time(async { Ok(self.writer.execute(&release).await?) }).await?;
+            self.reach(async { Ok(self.writer.execute(&release).await?) }).await?;
         }
         Ok(())
     }
@@ -88,7 +87,7 @@ impl Storage {
             return Ok(0);
         }
         let release = release_all(owners, self.writer.get_database_backend());
-        Ok(in_time(async { Ok(self.writer.execute(&release).await?) }).await?.rows_affected())
+        Ok(self.reach(async { Ok(self.writer.execute(&release).await?) }).await?.rows_affected())
     }
 
     /// How the outbox stands, for metrics and the operator.

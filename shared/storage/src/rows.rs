@@ -1,6 +1,6 @@
 //! Reading rows, and how many things one statement may name.
 
-use crate::{Storage, connection::in_time, error::Result};
+use crate::{Storage, error::Result};
 use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
 use std::sync::atomic::Ordering;
 
@@ -25,13 +25,13 @@ impl Storage {
     /// Every row of a query, read outside a transaction.
     pub(crate) async fn read_all<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Vec<R>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        in_time(all(&self.reader, select)).await
+        self.reach(all(&self.reader, select)).await
     }
 
     /// The first row of a query, read outside a transaction.
     pub(crate) async fn read_one<R: FromQueryResult>(&self, select: &SelectStatement) -> Result<Option<R>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        in_time(one(&self.reader, select)).await
+        self.reach(one(&self.reader, select)).await
     }
 
     /// How many queries this storage and its clones have asked for outside of transactions. For measuring.

@@ -2,7 +2,7 @@
 
 use crate::{
     Storage,
-    connection::{begin, commit, in_time},
+    connection::{begin, commit},
     error::{Result, StorageError},
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr};
@@ -46,7 +46,7 @@ impl Storage {
     /// # Errors
     /// When the database cannot be read.
     pub async fn migration_status(&self) -> Result<Vec<(String, bool)>> {
-        in_time(async { Ok(status(&self.reader).await?) }).await
+        self.reach(async { Ok(status(&self.reader).await?) }).await
     }
 
     /// Refuses to work on a schema older than this program.
@@ -54,7 +54,7 @@ impl Storage {
     /// # Errors
     /// `Schema` with the steps that are missing and the command that applies them.
     pub async fn require_current_schema(&self) -> Result<()> {
-        let pending = in_time(pending(&self.reader)).await?;
+        let pending = self.reach(pending(&self.reader)).await?;
         if pending.is_empty() { Ok(()) } else { Err(StorageError::Schema { pending }) }
     }
 }

@@ -96,7 +96,7 @@ impl Storage {
     /// # Errors
     /// When the database fails.
     pub async fn find_user(&self, id: UserId) -> Result<Option<User>> {
-        let row = in_time(async { Ok(users::Entity::find_by_id(id).one(&self.reader).await?) }).await?;
+        let row = self.reach(async { Ok(users::Entity::find_by_id(id).one(&self.reader).await?) }).await?;
         Ok(row.map(User::from))
     }
 
@@ -114,7 +114,7 @@ impl Storage {
     /// When the database fails.
     pub async fn find_credentials(&self, handle: &str) -> Result<Option<(User, Option<String>)>> {
         let query = users::Entity::find().filter(users::Column::Handle.eq(handle));
-        let row = in_time(async { Ok(query.one(&self.reader).await?) }).await?;
+        let row = self.reach(async { Ok(query.one(&self.reader).await?) }).await?;
         Ok(row.map(|mut row| {
             let hash = row.password_hash.take();
             (row.into(), hash)

@@ -11,19 +11,25 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinHandle, time};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinHandle,
+    time,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
 use touchline_mesh::Shutdown;
 
-type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// Connecting at the same time.
 const CONNECTING: usize = 32;
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The least that the kernel receives for a socket; it takes more than it is told.
+const SMALL: u32 = 2048;
 /// PROTOCOL.md: a client acks at most once a second per socket.
 const ACK_EVERY: Duration = Duration::from_secs(1);
 
@@ -69,7 +75,7 @@ impl Audience {
         let life = Shutdown::new();
         let heard = Arc::new(Heard::default());
         let sockets: Vec<Socket> = stream::iter(seats)
-            .map(|seat| async move { open(seat.await?).await })
+            .map(|seat| async move { open(seat.await?, false).await })
             .buffer_unordered(CONNECTING)
             .try_collect()
             .await?;
@@ -108,14 +114,19 @@ impl Audience {
     }
 }
 
-async fn open(seat: Seat) -> Result<Socket> {
+/// Opens one; with `small`, one whose kernel takes next to nothing for it.
+pub(crate) async fn open(seat: Seat, small: bool) -> Result<Socket> {
     let mut request = seat.url.as_str().into_client_request()?;
     let address = request.uri().authority().context("an address")?.to_string();
     if seat.hello.is_some() {
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("touchline.v1.json"));
     }
     let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(1024);
-    let stream = TcpStream::connect(address).await?;
+    let socket = TcpSocket::new_v4()?;
+    if small {
+        socket.set_recv_buffer_size(SMALL)?;
+    }
+    let stream = socket.connect(address.parse()?).await?;
     stream.set_nodelay(true)?;
     let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await?;
     if let Some(hello) = seat.hello {

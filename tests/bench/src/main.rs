@@ -7,6 +7,7 @@ mod audience;
 mod bare;
 mod measure;
 mod report;
+mod slow;
 mod system;
 
 use anyhow::Result;
@@ -51,6 +52,15 @@ struct Options {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Part {
+    /// What clients that hardly read cost.
+    Slow {
+        /// So many of them.
+        #[arg(long, default_value_t = 1_000)]
+        clients: usize,
+        /// For so long, once with clients that read and once with clients that do not.
+        #[arg(long, default_value_t = 30)]
+        seconds: u32,
+    },
     /// The baseline's process; started by the benchmark itself.
     #[command(hide = true)]
     Bare,
@@ -64,8 +74,10 @@ const SETTLE: Duration = Duration::from_secs(3);
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Part::Bare) = options.part {
-        return bare::serve().await;
+    match options.part {
+        Some(Part::Bare) => return bare::serve().await,
+        Some(Part::Slow { clients, seconds }) => return slow::run(clients, seconds).await,
+        None => {}
     }
     let idle = (idle_sessions(&options).await?, idle_bare(&options).await?);
     let (burst, bytes) = fan_out(&options, "touchline, full speed", Pace::Senders(options.senders)).await?;

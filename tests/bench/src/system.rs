@@ -48,6 +48,16 @@ impl System {
         Ok(Self { stack, gateways, people })
     }
 
+    /// The processes.
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Everybody.
+    pub(crate) fn people(&self) -> &[Person] {
+        &self.people
+    }
+
     /// One socket for everybody.
     pub(crate) async fn audience(&self, manners: &Manners) -> Result<Audience> {
         Audience::seat(self.people.iter().map(seat), manners).await
@@ -100,10 +110,13 @@ impl System {
     }
 }
 
-async fn seat(person: &Person) -> Result<Seat> {
+/// The next socket of this person's device.
+pub(crate) async fn seat(person: &Person) -> Result<Seat> {
     let device: DeviceId = "bench".parse()?;
     let answer = person.ticket(&device).await?;
     let gateway = answer.gateways.first().context("the api named no gateway")?;
-    let hello = json!({"type": "hello", "ticket": answer.ticket, "device_id": device, "connection": 1});
+    // A clock that all sockets of this process share counts as well as a number kept per device.
+    let connection = now() / 1_000;
+    let hello = json!({"type": "hello", "ticket": answer.ticket, "device_id": device, "connection": connection});
     Ok(Seat { url: format!("{}/v1/socket", gateway.url), hello: Some(hello.to_string()) })
 }

@@ -14,6 +14,7 @@ mod stage;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use runner::Run;
 use scenario::Scenario;
 use std::{path::PathBuf, process::ExitCode};
@@ -44,6 +45,9 @@ struct Arguments {
     /// The same seed makes the same choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many at the same time; what they measure is then the machine's share
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    jobs: u8,
     /// Writes the table there, in Markdown
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
@@ -67,10 +71,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let chosen: Vec<_> = rows::all().into_iter().filter(|scenario| arguments.choose(scenario)).collect();
     ensure!(!chosen.is_empty(), "no row is called {:?}; see `faults list`", arguments.rows);
     let run = Run { seed: arguments.seed, short: arguments.short };
-    let mut rows = Vec::new();
-    for scenario in chosen {
-        rows.push(run.act(scenario).await?);
-    }
+    let acting = stream::iter(chosen).map(|scenario| run.act(scenario)).buffered(arguments.jobs.into());
+    let rows: Vec<_> = acting.try_collect().await?;
     let table = results::markdown(&rows, arguments.seed, arguments.short);
     println!("\n{table}");
     if let Some(file) = arguments.results {

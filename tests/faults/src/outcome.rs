@@ -4,6 +4,14 @@ use serde::Serialize;
 use std::time::Duration;
 use touchline_load::Report;
 
+/// The mark of the time before the fault.
+pub(crate) const UNDISTURBED: &str = "undisturbed";
+
+/// The sockets that ended while a fault lasted.
+pub(crate) fn closed(report: &Report) -> u64 {
+    report.faults.iter().filter(|fault| fault.name != UNDISTURBED).map(|fault| fault.disconnects).sum()
+}
+
 /// The figures every row has, and what it missed.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Outcome {
@@ -22,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) unnotified: usize,
     /// Deliveries to devices that were online for which a notification was due for a while.
     pub(crate) notified_while_live: usize,
+    /// Send → shown before anything was broken.
+    pub(crate) before_p99_ms: f64,
     /// Send → shown while the fault lasted; of several faults the worst.
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
@@ -37,11 +47,8 @@ impl Outcome {
     /// The figures of a load; what broke counts as missed.
     pub(crate) fn of(report: &Report) -> Self {
         let broken = report.broken;
-        let faults = &report.faults;
-        let times: Vec<_> = match &faults[..] {
-            [] => vec![report.send_to_device],
-            faults => faults.iter().map(|fault| fault.send_to_device).collect(),
-        };
+        let (before, faults): (Vec<_>, Vec<_>) = report.faults.iter().partition(|fault| fault.name == UNDISTURBED);
+        let times: Vec<_> = faults.iter().map(|fault| fault.send_to_device).collect();
         let back: Option<Vec<f64>> = faults.iter().map(|fault| fault.recovered_s).collect();
         let mut outcome = Self {
             accepted: report.sends.accepted,
@@ -55,6 +62,7 @@ impl Outcome {
                 + broken.outside_membership
                 + broken.canary,
             duplicated_on_wire: report.deliveries.duplicated_on_wire,
+            before_p99_ms: before.first().map_or(0.0, |before| before.send_to_device.p99_ms),
             p99_ms: times.iter().map(|times| times.p99_ms).fold(0.0, f64::max),
             max_ms: times.iter().map(|times| times.max_ms).fold(0.0, f64::max),
             recovery_s: back.as_ref().and_then(|back| back.iter().copied().reduce(f64::max)),

@@ -11,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 const ADAPTED: &str = "\
 How the rows were tested where the machine offers less than the table of failure modes asks for: there is no \
 `sch_netem` and no `nft`, so every cut, delay and black hole is the TCP proxy of `tests/harness` on that link (a dial \
-into a black hole is accepted by the kernel and hangs in the proxy). Row 6 is a cgroup quota, row 12 a Sentinel with a \
+into a black hole is accepted by the kernel and hangs in the proxy). Row 6 is a cgroup quota, row 17 a delay of 100 ms each way (with 500 ms a transaction is over its budget), row 12 a Sentinel with a \
 replica that was cut off before, row 19 a tmpfs of 64 MB, row 20 the proxy at 100 B/s behind a window of 4 KiB, row 26 \
 libfaketime on single processes, row 32 the largest channel the configuration allows (10,000 members), row 29 as many \
 sockets as one process may open files for. Notifications are rows for the notifier; FCM is no part of it. Loss of what \
@@ -52,15 +52,15 @@ pub(crate) fn markdown(rows: &[Row], seed: u64, short: bool) -> String {
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| # | scenario | target | accepted | unknown | lost | dup | order | mis | wire dup | notified/un | live | p99 ms | max ms | recovery s | also | took s | verdict |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| # | scenario | target | accepted | unknown | lost | dup | order | mis | wire dup | notified/un | live | p99 before | p99 ms | max ms | recovery s | also | took s | verdict |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Row { scenario, outcome, seconds } in rows {
         let verdict = if outcome.passed() { "passed" } else { "**missed**" };
         let recovery = outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1}"));
         _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{} | {} | {:.0} | {:.0} | {recovery} | {} | {seconds:.0} | {verdict} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{} | {} | {:.0} | {:.0} | {:.0} | {recovery} | {} | {seconds:.0} | {verdict} |",
             scenario.row,
             scenario.name.replace('_', " "),
             scenario.target,
@@ -74,6 +74,7 @@ fn table(rows: &[Row]) -> String {
             outcome.notified,
             outcome.unnotified,
             outcome.notified_while_live,
+            outcome.before_p99_ms,
             outcome.p99_ms,
             outcome.max_ms,
             outcome.special.join("; ").replace('|', "/"),

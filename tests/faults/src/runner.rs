@@ -1,4 +1,4 @@
-//! Acts out scenarios, one after the other, and prints what came of each.
+//! Acts out scenarios and prints what came of each.
 
 use crate::{
     outcome::Outcome,
@@ -24,10 +24,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Acts one out. Whatever goes wrong is its outcome.
+    /// Acts one out and prints it when it is over. Whatever goes wrong is its outcome.
     pub(crate) async fn act(&self, scenario: Scenario) -> Result<Row> {
         let logs = fresh_folder(scenario.name)?;
-        println!("\n{} {}\n  target: {}", scenario.row, scenario.name, scenario.target);
         let context = Context { seed: self.seed, short: self.short, logs: logs.clone() };
         let began = Instant::now();
         let acted = timeout(LIMIT, AssertUnwindSafe((scenario.run)(context)).catch_unwind()).await;
@@ -48,7 +47,8 @@ fn failed(error: &anyhow::Error) -> Outcome {
     Outcome { missed: vec![format!("{error:#}")], ..Outcome::default() }
 }
 
-fn print(Row { outcome, seconds, .. }: &Row, logs: &Path) {
+fn print(Row { scenario, outcome, seconds }: &Row, logs: &Path) {
+    println!("\n{} {}\n  target: {}", scenario.row, scenario.name, scenario.target);
     println!(
         "  accepted {}, unknown {}, lost {}, dup visible {}, out of order visible {}, misdelivered {}, dup on wire {}",
         outcome.accepted,
@@ -60,10 +60,11 @@ fn print(Row { outcome, seconds, .. }: &Row, logs: &Path) {
         outcome.duplicated_on_wire,
     );
     println!(
-        "  notified {}, unnotified {}, notified while live {}; during the fault p99 {:.0} ms, max {:.0} ms; recovery {}",
+        "  notified {}, unnotified {}, notified while live {}; p99 before {:.0} ms, during the fault {:.0} ms, max {:.0} ms; recovery {}",
         outcome.notified,
         outcome.unnotified,
         outcome.notified_while_live,
+        outcome.before_p99_ms,
         outcome.p99_ms,
         outcome.max_ms,
         outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1} s")),

@@ -108,6 +108,11 @@ impl Stack {
         Ok(touchline_registry::connect(&self.recipe.settings.registry).await?)
     }
 
+    /// The address of the database, for what no storage does.
+    pub fn database_url(&self) -> &str {
+        &self.recipe.settings.database.url
+    }
+
     /// Signs and verifies with the apis' own key.
     pub fn access_tokens(&self) -> &AccessTokens {
         &self.access

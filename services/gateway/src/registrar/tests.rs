@@ -261,6 +261,16 @@ fn who_comes_while_its_stale_route_is_removed_is_registered_again() {
 }
 
 #[test]
+fn too_many_undone_routes_become_everybody() {
+    let (mut world, sessions) = World::new(100);
+    world.registrar.ended_max = 64;
+    let users: Vec<_> = sessions.iter().map(|(user, _)| user.id).collect();
+    world.registrar.pruned(&world.hub, &users, true);
+    assert_eq!(world.settle(seconds(1), Registered::Stored), ids(&sessions));
+    assert!(world.registrar.undone.is_empty());
+}
+
+#[test]
 fn while_the_registry_is_away_stale_users_are_let_go() {
     let (mut world, _) = World::new(0);
     (0..1_000).for_each(|_| world.registrar.stale(UserId::new(), world.now));

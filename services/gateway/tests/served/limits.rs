@@ -73,14 +73,16 @@ async fn more_connections_in_a_second_than_are_taken_are_told_when_to_come_back(
     let mut refused = 0;
     // Others are let in as the second passes.
     while refused < 20 {
-        let (status, head, body) = ask(served.ws, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let (status, head, body) = ask(served.ws, "GET /v1/socket HTTP/1.1\r\nHost: x\r\n\r\n").await;
         if status == 503 {
             refused += 1;
             assert!(head.contains("retry-after: ") && body.contains("unavailable"), "{head} {body}");
         }
+        assert_eq!(get(served.ws, "/livez").await, 200, "it is busy, not dead");
+        assert_eq!(get(served.ws, "/readyz").await, 200);
     }
     session.is_alive().await;
-    within("there is room again", async { while get(served.ws, "/livez").await != 200 {} }).await;
+    within("there is room again", async { while Client::open(served.ws, &[]).await.is_err() {} }).await;
 }
 
 #[tokio::test]

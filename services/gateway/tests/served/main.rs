@@ -1,5 +1,6 @@
 //! A whole gateway with real sockets and a real push stream, in this process.
 
+mod bounds;
 mod client;
 mod ends;
 mod fixture;

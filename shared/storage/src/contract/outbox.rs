@@ -265,3 +265,33 @@ pub async fn the_outbox_is_counted(one: Storage, two: Storage) -> Result<()> {
     assert!((60_000..120_000).contains(&counts.oldest_expired_ms), "{counts:?}");
     Ok(())
 }
+
+pub async fn an_operator_lists_retries_and_drops(one: Storage, two: Storage) -> Result<()> {
+    let [ada, bob] = users(&one).await?;
+    let mut ids = [channel(&one, ada, &[bob]).await?, channel(&one, ada, &[bob]).await?];
+    ids.sort();
+    let [a, b] = ids;
+    fill(&one, a, ada, 2).await?;
+    let die = entity::outbox::Entity::update_many().col_expr(Column::ClaimUntil, Expr::value(DEAD));
+    let die = die.col_expr(Column::Attempts, Expr::value(5)).filter(Column::ChannelId.eq(a));
+    die.filter(Column::Seq.ne(Seq(3))).exec(&one.writer).await?;
+    let listed = |letters: Vec<crate::Letter>| -> Vec<_> {
+        letters.iter().map(|letter| (letter.channel_id, letter.seq.0, letter.is_dead)).collect()
+    };
+    let all = two.letters(false, None, 50).await?;
+    assert_eq!((all[2].sender_id, all[2].kind, all[2].attempts), (Some(ada), Some(Kind::Text), 1));
+    assert!(all[0].claim_ms.is_none() && all[2].claim_ms.is_some_and(|ms| (0..=5_000).contains(&ms)));
+    assert_eq!(listed(all), [(a, 1, true), (a, 2, true), (a, 3, false), (b, 1, false)]);
+    assert_eq!(listed(two.letters(true, None, 50).await?), [(a, 1, true), (a, 2, true)]);
+    assert_eq!(listed(two.letters(false, Some((a, Seq(2))), 1).await?), [(a, 3, false)]);
+    assert_eq!(listed(two.letters(true, Some((a, Seq(1))), 9).await?), [(a, 2, true)]);
+
+    assert_eq!(two.retry(&[(a, Seq(2)), (a, Seq(3)), (b, Seq(9))]).await?, 1, "only what is dead");
+    let taken = one.take_expired(Uuid::now_v7(), 10).await?;
+    assert_eq!((places(&taken), taken[0].attempts), (vec![(a, 2)], 1));
+    assert_eq!(two.retry_all_dead().await?, 1);
+    assert_eq!(places(&one.take_expired(Uuid::now_v7(), 10).await?), [(a, 1)]);
+    assert_eq!(two.drop_letters(&[(a, Seq(1)), (a, Seq(3)), (b, Seq(9))]).await?, 2);
+    assert_eq!(listed(two.letters(false, None, 50).await?), [(a, 2, false), (b, 1, false)]);
+    Ok(())
+}

@@ -3,7 +3,7 @@ use crate::{
     entity::{self, members::OPEN},
     error::Result,
     history::{self, Range},
-    log, members, notifications, outbox, sync, take,
+    letters, log, members, notifications, outbox, sync, take,
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
@@ -129,6 +129,9 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("outbox: taken members", b.build(&take::in_spans(&spans)), &["ux_members_channel|members_pkey"]),
         ("outbox: count", b.build(&outbox::counted(outbox::Which::Dead, b)), &["ix_outbox_claim"]),
         ("outbox: longest wait", b.build(&outbox::longest_wait(b)), &["ix_outbox_claim"]),
+        ("outbox: list", b.build(&letters::page(false, Some((channel, Seq(2))), 50, b)), &["outbox_pkey", "messages_pkey"]),
+        ("outbox: dead letters", b.build(&letters::page(true, None, 50, b)), &["ix_outbox_claim", "messages_pkey"]),
+        ("outbox: retry", b.build(&letters::reviving(b)), &["ix_outbox_claim"]),
         ("delivered: lock", b.build(&delivered::locking(&marks)), &[ONE_MEMBER, "channels_pkey"]),
         ("delivered: raise", b.build(&delivered::raise(&marks)), &[ONE_MEMBER]),
         ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),

@@ -33,7 +33,7 @@ pub(super) const ROWS: &[Scenario] = &[
     scenario!(38, who_was_removed_gets_nothing_after_it, "leaks 0", true),
 ];
 
-/// A message whose stored content nobody can read lies in the outbox.
+/// A message that nobody can read any more lies in the outbox.
 async fn a_poisoned_message_is_put_aside_and_delays_nobody(context: Context) -> Result<Outcome> {
     let mut stage = Scene::new(&context).open(Stack::processes(2, 2), &context).await?;
     let gateways = [stage.stack.gateway_url(0), stage.stack.gateway_url(1)];
@@ -44,7 +44,7 @@ async fn a_poisoned_message_is_put_aside_and_delays_nobody(context: Context) -> 
     let channel = stage.stack.channel(&poisoned.iter().collect::<Vec<_>>()).await?;
     let sent = poisoned[0].send(channel, "soon unreadable").await?;
     let curtain = stage.stack.curtain().await?;
-    let broken = "UPDATE messages SET content = 'not JSON' WHERE channel_id = $1 AND seq = $2";
+    let broken = "UPDATE messages SET kind = 'unheard_of' WHERE channel_id = $1 AND seq = $2";
     curtain.change(broken, [channel.0.into(), sent.seq.0.into()]).await?;
     stage.load.fault_began("poison");
     let back = "INSERT INTO outbox (channel_id, seq, owner, claim_until, attempts, no_push) VALUES ($1, $2, $3, 0, 1, FALSE) \

@@ -127,7 +127,10 @@ async fn an_old_socket_that_lingers_does_not_end_the_new_session(context: Contex
     let last = expected.pop().context("something was sent")?;
     for device in &new {
         outcome.require(device.expect_seq(channel, last).await.is_ok(), "the new session got nothing");
-        let verdict = checker.judge(&[channel], &device.sightings());
+        let mut shown = device.sightings();
+        // The channel's first entry, its creation, was not sent by anybody.
+        shown.retain(|sighting| sighting.seq.0 > 1);
+        let verdict = checker.judge(&[channel], &shown);
         outcome.lost += verdict.lost.len() as u64;
         outcome.duplicated_on_wire += verdict.duplicated.len() as u64;
         outcome.misdelivered += verdict.foreign.len() as u64;
@@ -176,7 +179,8 @@ async fn slow_sockets_are_closed_and_disturb_nobody(context: Context) -> Result<
     let slow = context.pick(100, 1_000);
     let mut scene = Scene::new(&context);
     (scene.people, scene.channels, scene.members, scene.mix) = (slow, 1, slow, Mix::steady());
-    (scene.rate, scene.text_bytes, scene.twice) = (0.5, 16_000, 0.0);
+    // A queue of 256 KiB and the kernel's buffers are full after a dozen of these.
+    (scene.rate, scene.text_bytes, scene.twice) = (1.0, 40_000, 0.0);
     let stage = scene.open(Stack::processes(2, 2).proxied(&[LinkKind::ClientGateway]), &context).await?;
     let gateways = (0..2).map(|gateway| stage.stack.gateway(gateway)).collect::<Result<Vec<_>>>()?;
     let direct = gateways.iter().map(|gateway| gateway.address("ws")).collect::<Result<Vec<_>>>()?;

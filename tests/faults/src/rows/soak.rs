@@ -44,7 +44,7 @@ async fn act(stage: &mut Stage, Strike { fault, node, length, .. }: &Strike) -> 
         Fault::Kill => {
             stage.stack.kill(*node).await?;
             sleep(*length).await;
-            stage.stack.start_node(*node).await?;
+            supervise(stage, *node).await?;
         }
         Fault::Hang => {
             stage.stack.node(*node)?.pause()?;
@@ -54,7 +54,7 @@ async fn act(stage: &mut Stage, Strike { fault, node, length, .. }: &Strike) -> 
         Fault::Stop => {
             stage.stack.stop_node(*node).await?;
             sleep(*length).await;
-            stage.stack.start_node(*node).await?;
+            supervise(stage, *node).await?;
         }
         Fault::CutFromRedis => {
             let redis = stage.stack.link(Link::Redis(*node))?.clone();
@@ -72,4 +72,15 @@ async fn act(stage: &mut Stage, Strike { fault, node, length, .. }: &Strike) -> 
         }
     }
     Ok(())
+}
+
+/// Starts a process as whoever looks after it does: once more when it could not reach what it needs.
+async fn supervise(stage: &mut Stage, node: NodeName) -> Result<()> {
+    match stage.stack.start_node(node).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            println!("  {node} starts once more: {}", error.to_string().lines().next().unwrap_or_default());
+            stage.stack.start_node(node).await
+        }
+    }
 }

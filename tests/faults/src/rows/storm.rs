@@ -39,7 +39,7 @@ async fn everybody_comes_back_after_all_gateways_died(context: Context) -> Resul
     let per_reconnect = ours / connects.online.max(1) as f64;
     let memory: u64 = stage.stack.nodes().filter_map(|node| most_memory(&stage.stack, node)).sum();
     let (mut outcome, report) = stage.close_with_report().await?;
-    let fault = report.faults.first().context("the storm")?;
+    let fault = report.faults.last().context("the storm")?;
     outcome.tell(format!(
         "{} sockets: 99 % back and synced {:.1} s, all {:.1} s after the gateways were; {per_reconnect:.2} database transactions per reconnect; {} MiB in all processes at most",
         connects.online,

@@ -76,16 +76,23 @@ impl Pipe {
         }
     }
 
+    /// What is held comes out at once, or when the new delay is over.
     fn change(&mut self, way: Way) {
-        if self.way != way {
-            self.left = way.cut_after;
-            self.way = way;
+        if self.way == way {
+            return;
         }
+        self.left = way.cut_after;
+        self.way = way;
+        let latest = Instant::now() + way.delay;
+        self.held.iter_mut().for_each(|chunk| chunk.due = chunk.due.min(latest));
+        self.last_due = self.last_due.min(latest);
     }
 
+    /// A throttled direction takes a second's worth ahead, in slices.
     fn room(&self) -> usize {
-        let slice = self.way.bytes_per_second.map_or(CHUNK, |rate| (rate / SLICES_PER_SECOND).max(1) as usize);
-        slice.min(CHUNK).min(HOLDS - self.holds)
+        let Some(rate) = self.way.bytes_per_second else { return CHUNK.min(HOLDS.saturating_sub(self.holds)) };
+        let (second, slice) = (rate.max(1) as usize, (rate / SLICES_PER_SECOND).max(1) as usize);
+        slice.min(CHUNK).min(second.min(HOLDS).saturating_sub(self.holds))
     }
 
     fn hold(&mut self, bytes: Bytes) {

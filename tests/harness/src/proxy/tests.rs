@@ -110,6 +110,16 @@ async fn a_rate_is_not_exceeded() {
 }
 
 #[tokio::test]
+async fn what_was_throttled_comes_out_at_once_when_it_no_longer_is() {
+    let mut link = Link::open().await;
+    link.proxy.set(Rules::both(Way { bytes_per_second: Some(1), ..Way::default() }));
+    passes(&mut link.near, &mut link.far, "x").await;
+    link.near.write_all(&[b'y'; 100]).await.unwrap();
+    link.proxy.heal();
+    assert_eq!(take(&mut link.far, 100).await, "y".repeat(100));
+}
+
+#[tokio::test]
 async fn who_sends_into_a_full_pipe_waits() {
     let mut link = Link::open().await;
     link.proxy.set(Rules::both(Way { bytes_per_second: Some(1), ..Way::default() }));

@@ -14,6 +14,7 @@ mod load;
 mod people;
 mod processes;
 mod registry;
+mod routes;
 mod secrets;
 mod send;
 mod storage;

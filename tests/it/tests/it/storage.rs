@@ -1,7 +1,10 @@
 //! The storage on real Postgres: its contract, each case on a database of its own, and what happens when the network
-//! to the database fails.
+//! to the database, or the database itself, fails.
 
 mod faults;
+mod leaks;
+mod outages;
+mod outbox;
 
 use std::future::Future;
 use touchline_harness::TestDatabase;

@@ -29,6 +29,12 @@ async fn outbox_is_empty(stack: &Stack) -> Result<()> {
     .await
 }
 
+/// Acks that come late, on a machine that is busy, take their notifications away.
+async fn nobody_is_notified(stack: &Stack, channel: ChannelId) -> Result<()> {
+    let pending = async || Ok(stack.storage().pending_notifications(channel).await?.is_empty());
+    eventually("nobody is to be notified", pending).await
+}
+
 /// Everything the first person can read, from the first sent message on.
 async fn history(person: &Person, channel: ChannelId) -> Result<Vec<Sighting>> {
     let (mut all, mut after) = (Vec::new(), Seq(1));
@@ -61,7 +67,7 @@ async fn dies_and_others_deliver(points: &str) -> Result<()> {
     let again = people[0].client_at(0).send(channel, &message).await?;
     assert_eq!((again.seq, again.duplicate), (Seq(2), true), "the first answer was {sent:?}");
     outbox_is_empty(&stack).await?;
-    assert_eq!(stack.storage().pending_notifications(channel).await?, [], "everybody acked");
+    nobody_is_notified(&stack, channel).await?;
     stack.stop().await
 }
 
@@ -176,7 +182,7 @@ async fn whom_an_api_cannot_reach_another_one_reaches() -> Result<()> {
     println!("past the black hole: {:?}", began.elapsed());
     link.heal();
     outbox_is_empty(&stack).await?;
-    assert_eq!(stack.storage().pending_notifications(channel).await?, []);
+    nobody_is_notified(&stack, channel).await?;
     stack.stop().await
 }
 
