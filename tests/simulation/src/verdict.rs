@@ -157,7 +157,7 @@ impl Judge<'_> {
         let stands = database.notifications.get(&(user, id)).is_some_and(|up_to| *up_to >= seq);
         let was = |(_, of, channel, at): &(Instant, UserId, ChannelId, Seq)| (*of, *channel, *at) == (user, id, seq);
         let removed = self.removal(id, user, seq).is_some();
-        let back = database.channels.get(&id).is_some_and(|channel| channel.interval(user).is_some());
+        let back = database.channels.get(&id).is_some_and(|channel| channel.came_back(user, seq));
         stands || removed && (back || database.notified.iter().any(was))
     }
 

@@ -70,6 +70,11 @@ impl Channel {
         self.members.get(&user)?.iter().find(|interval| interval.sees(seq)).copied()
     }
 
+    /// Whether a membership of `user` began after `seq`.
+    pub(crate) fn came_back(&self, user: UserId, seq: Seq) -> bool {
+        self.members.get(&user).is_some_and(|intervals| intervals.iter().any(|interval| interval.joined > seq))
+    }
+
     /// Whether `user` may ever see `seq`.
     pub(crate) fn shows(&self, user: UserId, seq: Seq) -> bool {
         self.seen_by(user, seq).is_some()
