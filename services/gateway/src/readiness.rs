@@ -159,6 +159,15 @@ mod tests {
     }
 
     #[test]
+    fn a_renewal_without_an_answer_is_remembered_until_the_next_one_is_answered() {
+        let readiness = Readiness::new(Duration::from_secs(30));
+        assert!(!readiness.was_unanswered());
+        readiness.unanswered();
+        assert!(readiness.was_unanswered());
+        assert!(!readiness.was_unanswered());
+    }
+
+    #[test]
     fn the_time_between_two_renewals_is_measured_from_their_beginnings() {
         let readiness = Readiness::new(Duration::from_secs(30));
         assert_eq!(readiness.renewed(BOOTED, Instant::now()), Duration::ZERO);

@@ -3,7 +3,7 @@
 use crate::{NodeName, Process, Proxy, settings::Settings};
 use anyhow::{Context as _, Result, ensure};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{SocketAddr, ToSocketAddrs as _},
     sync::Arc,
 };
@@ -112,14 +112,14 @@ impl Links {
         if !self.kinds.contains(&link.kind()) {
             return Ok(None);
         }
-        if !self.proxies.contains_key(&link) {
-            let proxy = match link.kind() {
+        let proxy = match self.proxies.entry(link) {
+            Entry::Occupied(proxy) => proxy.into_mut(),
+            Entry::Vacant(place) => place.insert(Arc::new(match link.kind() {
                 LinkKind::ApiGateway => Proxy::open_telling_diallers_apart().await?,
                 _ => Proxy::open().await?,
-            };
-            self.proxies.insert(link, Arc::new(proxy));
-        }
-        Ok(self.proxies.get(&link).map(AsRef::as_ref))
+            })),
+        };
+        Ok(Some(proxy))
     }
 }
 

@@ -117,7 +117,7 @@ impl Database {
 
     fn settle(&mut self, question: Question, now: Instant, by_its_clock: Instant) {
         match question {
-            Question::Finish(messages) => messages.iter().for_each(|place| drop(self.outbox.remove(place))),
+            Question::Finish(messages) => self.outbox.retain(|place, _| !messages.contains(place)),
             Question::Notify(missed) => missed.into_iter().for_each(|missed| self.notify(missed, now)),
             Question::Delivered(acks) => acks.into_iter().for_each(|ack| self.delivered(ack)),
             Question::RenewClaims(owner) => self.renew(owner, by_its_clock),

@@ -179,7 +179,7 @@ impl Device {
         let record = &mut world.record;
         match event {
             Event::Message(message) => {
-                record.shown(self.number, message.channel_id, message.seq, message.message_id, now)
+                record.shown(self.number, message.channel_id, message.seq, message.message_id, now);
             }
             Event::Reset { channel_id, .. } | Event::Gone(channel_id) => record.forgot(self.number, channel_id),
             Event::CaughtUp { .. } => record.caught_up(self.number, now),

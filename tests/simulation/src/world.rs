@@ -180,6 +180,7 @@ pub(crate) struct Trouble {
 }
 
 /// What the simulation has to do next.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are inputs")]
 pub(crate) enum Next {
     /// Give this to that process.
     Run(Node, Input),

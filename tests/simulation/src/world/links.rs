@@ -147,8 +147,8 @@ impl World {
         let wire = self.wires.get_mut(&id)?;
         let (here, there) = (wire.ends[side].node, wire.ends[1 - side].node);
         let end = &mut wire.ends[side];
-        if !end.coming.front().is_some_and(|(at, _)| *at <= self.now) || !self.network.open(there, here) || !end.reading
-        {
+        let arrived = end.coming.front().is_some_and(|(at, _)| *at <= self.now);
+        if !(arrived && end.reading && self.network.open(there, here)) {
             return None;
         }
         let (_, flying) = end.coming.pop_front()?;

@@ -39,6 +39,7 @@ pub(crate) struct End {
 
 /// What travels on a wire.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are packets")]
 pub(crate) enum Flying {
     /// "May I?"
     Hello,
