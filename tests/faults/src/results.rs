@@ -24,10 +24,11 @@ pub(crate) struct Row {
     pub(crate) seconds: f64,
 }
 
-/// The last line, such as `faults: 31 rows, 31 passed`.
+/// The last line, such as `faults: 31 rows, 30 passed, 1 missed a target, 0 broke`.
 pub(crate) fn summary(rows: &[Row]) -> String {
-    let passed = rows.iter().filter(|row| row.outcome.passed()).count();
-    format!("faults: {} rows, {passed} passed", rows.len())
+    let count = |word| rows.iter().filter(|row| row.outcome.word() == word).count();
+    let [passed, missed, broke] = ["passed", "missed", "BROKE"].map(count);
+    format!("faults: {} rows, {passed} passed, {missed} missed a target, {broke} broke", rows.len())
 }
 
 /// Everything, as Markdown.
@@ -45,7 +46,13 @@ pub(crate) fn markdown(rows: &[Row], seed: u64, short: bool) -> String {
         text.push_str("\n## Missed\n\n");
     }
     for row in missed {
-        _ = writeln!(text, "* {} `{}`: {}", row.scenario.row, row.scenario.name, row.outcome.missed.join("; "));
+        _ = writeln!(
+            text,
+            "* {} `{}`: {}",
+            row.scenario.row,
+            row.scenario.name,
+            [&row.outcome.broke[..], &row.outcome.missed[..]].concat().join("; ")
+        );
     }
     text
 }
@@ -56,7 +63,7 @@ fn table(rows: &[Row]) -> String {
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Row { scenario, outcome, seconds } in rows {
-        let verdict = if outcome.passed() { "passed" } else { "**missed**" };
+        let verdict = outcome.word();
         let recovery = outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1}"));
         _ = writeln!(
             text,

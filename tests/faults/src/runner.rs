@@ -44,7 +44,7 @@ impl Run {
 }
 
 fn failed(error: &anyhow::Error) -> Outcome {
-    Outcome { missed: vec![format!("{error:#}")], ..Outcome::default() }
+    Outcome { broke: vec![format!("{error:#}")], ..Outcome::default() }
 }
 
 fn print(Row { scenario, outcome, seconds }: &Row, logs: &Path) {
@@ -70,9 +70,10 @@ fn print(Row { scenario, outcome, seconds }: &Row, logs: &Path) {
         outcome.recovery_s.map_or("-".into(), |seconds| format!("{seconds:.1} s")),
     );
     outcome.special.iter().for_each(|special| println!("  {special}"));
+    outcome.broke.iter().for_each(|broke| println!("  BROKE {broke}"));
     outcome.missed.iter().for_each(|missed| println!("  MISSED {missed}"));
-    let verdict = if outcome.passed() { "passed".to_owned() } else { format!("MISSED, logs in {}", logs.display()) };
-    println!("  {verdict} after {seconds:.0} s");
+    let verdict = if outcome.passed() { String::new() } else { format!(", logs in {}", logs.display()) };
+    println!("  {}{verdict} after {seconds:.0} s", outcome.word());
 }
 
 /// Beside the binary: `target/faults/NAME`, emptied.

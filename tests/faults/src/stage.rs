@@ -221,7 +221,7 @@ impl Outcome {
         }
         let stopped = stack.stop().await;
         if let Err(error) = stopped {
-            self.missed.push(format!("stopping: {error:#}"));
+            self.broke.push(format!("stopping: {error:#}"));
         }
         Ok(())
     }

