@@ -15,6 +15,7 @@ use touchline_proto::{
     push::{Message, PushRequest, push_request::Purpose},
 };
 use touchline_registry::{Group, Lease};
+use touchline_storage::Entry;
 
 /// Messages that look some of their recipients up again at the same time: thousands do when a gateway dies, and all of
 /// them at once would take longer than each may.
@@ -73,7 +74,7 @@ impl Deliverer {
         targets: &[Target],
         pushes: &[Push],
     ) -> Vec<PendingResult> {
-        let message = message(stored);
+        let message = message(&stored.entry);
         let hand_over = |push: &Push| {
             let target = targets.iter().find(|target| target.holder.gateway == push.gateway)?;
             let whole = Arc::ptr_eq(&target.holder.users, &push.users);
@@ -109,8 +110,8 @@ fn target(users: &[UserId], gateway: Arc<Lease>, indexes: Vec<u32>) -> Target {
     Target { gateway, holder, packed }
 }
 
-fn message(stored: &Stored) -> Message {
-    let entry = &stored.entry;
+/// An entry as gateways get it.
+pub fn message(entry: &Entry) -> Message {
     Message {
         channel_id: Bytes::copy_from_slice(entry.channel_id.as_bytes()).into(),
         seq: entry.seq.0,

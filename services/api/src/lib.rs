@@ -54,6 +54,7 @@ pub mod simulation {
     pub use crate::{
         claims::{Claim, Claims, Owners},
         debts::Debts,
+        deliver::message,
         delivery::{Ask, Delivery, Holder, Loss, Push, PushId, Step, Times},
         owed::Owed,
         reached::Reached,

@@ -29,9 +29,6 @@ use touchline_ids::{GatewayId, IncarnationId};
 use touchline_mesh::Shutdown;
 use touchline_registry::{Registry, RegistryError};
 
-/// How long after the advised moment a session that was told to leave is closed.
-const LEAVE_GRACE: Duration = Duration::from_secs(2);
-
 /// A task looks at its life's stop signal whenever it is polled, which takes a lock. Sessions share this many lives,
 /// so that they do not all share one lock.
 const SESSION_LIVES: usize = 32;
@@ -77,14 +74,7 @@ impl Gateway {
         Self {
             id,
             incarnation,
-            rules: Rules {
-                heartbeat: ms(times.heartbeat_ms),
-                dead_after: ms(times.dead_ms),
-                frames_per_second: limits.frames_per_second,
-                frame_burst: limits.frame_burst,
-                bad_frames: limits.bad_frames,
-                leave_grace: LEAVE_GRACE,
-            },
+            rules: Rules::new(limits, times),
             hub: Hub::new(HubLimits {
                 capacity: limits.capacity,
                 sessions_per_user: limits.sessions_per_user as usize,

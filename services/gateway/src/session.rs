@@ -5,12 +5,16 @@
 use crate::{
     allowance::Allowance,
     close_codes::{Close, CloseCode},
+    config::{Limits, Times, ms},
     frame::{self, BadFrame, FrameIn, Hello},
 };
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use touchline_ids::{ChannelId, Seq, SessionId};
+
+/// How long after the advised moment a session that was told to leave is closed.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
 
 /// What came in on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,20 @@ pub(crate) struct Rules {
     pub(crate) bad_frames: u32,
     /// How long after the advised moment a session that was told to leave is closed.
     pub(crate) leave_grace: Duration,
+}
+
+impl Rules {
+    /// The rules by these settings.
+    pub(crate) fn new(limits: &Limits, times: &Times) -> Self {
+        Self {
+            heartbeat: ms(times.heartbeat_ms),
+            dead_after: ms(times.dead_ms),
+            frames_per_second: limits.frames_per_second,
+            frame_burst: limits.frame_burst,
+            bad_frames: limits.bad_frames,
+            leave_grace: LEAVE_GRACE,
+        }
+    }
 }
 
 /// A connection that has not said who it is.

@@ -6,6 +6,7 @@ mod pushes;
 mod sockets;
 
 use crate::{
+    config::{Limits, Times},
     entry::Entry,
     frame,
     hub::{Handed, Hub, HubLimits, Member},
@@ -133,21 +134,14 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without sessions; `queue_frames` may wait for each.
     pub fn new(incarnation: IncarnationId, queue_frames: usize, broken: Broken, now: Instant) -> Self {
-        let queue = Bounds { frames: queue_frames, bytes: 192 * 1024 };
-        let limits = HubLimits { capacity: 10_000, sessions_per_user: 10, queue };
+        let settings = Limits::default();
+        let queue = Bounds { frames: queue_frames, bytes: settings.queue_bytes };
+        let limits = HubLimits { capacity: 10_000, sessions_per_user: settings.sessions_per_user as usize, queue };
         let mut registrar = Registrar::new(limits.capacity as usize, now);
         registrar.broken = broken;
-        let rules = Rules {
-            heartbeat: Duration::from_secs(25),
-            dead_after: Duration::from_secs(60),
-            frames_per_second: 20,
-            frame_burst: 100,
-            bad_frames: 10,
-            leave_grace: Duration::from_secs(2),
-        };
         Self {
             incarnation,
-            rules,
+            rules: Rules::new(&settings, &Times::default()),
             hub: Hub::new(limits),
             registrar,
             working: false,

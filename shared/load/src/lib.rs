@@ -14,7 +14,7 @@ mod ledger;
 mod listening;
 mod log;
 mod plan;
-mod processes;
+pub mod processes;
 mod report;
 mod running;
 mod seat;

@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 
 /// CPU time of a process so far, user and system, threads that ended included (proc(5), `stat` fields 14 and 15).
 /// In steps of one clock tick, 10 ms.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The command's name stands in parentheses and may contain anything; after it come fields 3, 4, …
     let (_, fields) = stat.rsplit_once(") ").context("stat has a command name")?;
@@ -14,9 +17,25 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
 }
 
 /// Resident memory of a process in bytes.
-pub(crate) fn resident(pid: u32) -> Result<u64> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory that a process ever held resident, in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn most_resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("status has {field}"))?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }

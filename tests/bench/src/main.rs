@@ -21,6 +21,7 @@ use std::{
 };
 use system::{Pace, System};
 use tokio::time::{Instant, sleep};
+use touchline_load::processes;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,10 +103,10 @@ async fn idle_sessions(options: &Options) -> Result<Idle> {
 async fn idle_bare(options: &Options) -> Result<Idle> {
     eprintln!("idle: {} sessions at the bare loop", options.sessions);
     let bare = Bare::start().await?;
-    let before = measure::resident(bare.pid()?)?;
+    let before = processes::resident(bare.pid()?)?;
     let audience = Audience::seat(bare_seats(&bare, options.sessions), &Manners::Silent).await?;
     sleep(SETTLE).await;
-    let grown = measure::resident(bare.pid()?)?.saturating_sub(before);
+    let grown = processes::resident(bare.pid()?)?.saturating_sub(before);
     audience.leave().await?;
     Ok(Idle { name: "bare loop", bytes: grown / options.sessions as u64 })
 }
@@ -138,10 +139,10 @@ async fn fan_out_bare(options: &Options, name: &'static str, bytes: usize, rate:
     let mut bare = Bare::start().await?;
     let pid = bare.pid()?;
     let audience = Audience::seat(bare_seats(&bare, options.sockets), &Manners::Silent).await?;
-    let (cpu, start) = (measure::cpu(pid)?, Instant::now());
+    let (cpu, start) = (processes::cpu(pid)?, Instant::now());
     bare.write(options.sockets, options.messages, bytes, rate).await?;
     audience.has_received((options.messages * options.sockets) as u64).await?;
-    let (wall, used) = (start.elapsed(), measure::cpu(pid)?);
+    let (wall, used) = (start.elapsed(), processes::cpu(pid)?);
     let times = audience.leave().await?;
     Ok(Fanout::new(name, wall, vec![("loop", used - cpu)], measured(&times, 0)))
 }

@@ -1,25 +1,6 @@
-//! What the kernel says about a process, and the clock that all processes share.
+//! The clock that all processes of this machine share.
 
-use anyhow::{Context as _, Result};
-use std::{fs, time::Duration};
-
-/// CPU time of a process so far, user and system, threads that ended included (proc(5), `stat` fields 14 and 15).
-/// In steps of one clock tick, 10 ms.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command's name stands in parentheses and may contain anything; after it come fields 3, 4, …
-    let (_, fields) = stat.rsplit_once(") ").context("stat has a command name")?;
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum();
-    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
-}
-
-/// Resident memory of a process in bytes.
-pub(crate) fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("status has VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024)
-}
+use std::time::Duration;
 
 /// Nanoseconds of the monotonic clock: the same in every process of this machine.
 pub(crate) fn now() -> u64 {

@@ -3,7 +3,7 @@
 
 use crate::{
     audience::{Audience, Manners, open},
-    measure::{now, resident},
+    measure::now,
     system::{System, seat},
 };
 use anyhow::{Context as _, Result};
@@ -18,6 +18,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use touchline_harness::Person;
 use touchline_ids::{ChannelId, IncarnationId, MessageId, UserId};
+use touchline_load::processes::resident;
 use touchline_mesh::Shutdown;
 use touchline_proto::{
     convert::pack_users,

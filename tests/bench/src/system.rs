@@ -3,7 +3,7 @@
 
 use crate::{
     audience::{Audience, Manners, Seat},
-    measure::{cpu, now, resident},
+    measure::now,
 };
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use touchline_client::NewMessage;
 use touchline_harness::{Person, Stack};
 use touchline_ids::{ChannelId, DeviceId};
+use touchline_load::processes::{cpu, resident};
 
 /// The text of every message, of the length of a usual one.
 const TEXT: &str = "The quick brown fox jumps over the lazy dog, and then it does so once more.";

@@ -15,6 +15,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
+use touchline_load::processes;
 
 /// How long a process may take to serve. Generous: the machine may be building something else.
 const START: Duration = Duration::from_secs(30);
@@ -95,18 +96,12 @@ impl Process {
 
     /// What it holds in memory now, in bytes, while it runs.
     pub fn resident_bytes(&self) -> Option<u64> {
-        self.status("VmRSS:")
+        processes::resident(self.pid()?).ok()
     }
 
     /// The most it ever held in memory, in bytes, while it runs.
     pub fn most_resident_bytes(&self) -> Option<u64> {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, field: &str) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
-        let kib = status.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix(" kB")?;
-        Some(kib.parse::<u64>().ok()? * 1024)
+        processes::most_resident(self.pid()?).ok()
     }
 
     /// Everything it wrote to stderr so far.

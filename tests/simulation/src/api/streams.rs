@@ -8,11 +8,11 @@ use crate::world::{Node, Packet, World, wires::WireId};
 use bytes::Bytes;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
-use touchline_api::simulation::{Ask, Loss, Owed, Push, PushId};
+use touchline_api::simulation::{Ask, Loss, Owed, Push, PushId, message};
 use touchline_ids::{ChannelId, GatewayId, IncarnationId, Seq, UserId};
 use touchline_proto::{
     convert::{pack_users, unpack_users},
-    push::{Message, PushAnswer, PushRequest, push_answer::Answer, push_request::Purpose},
+    push::{PushAnswer, PushRequest, push_answer::Answer, push_request::Purpose},
 };
 use touchline_registry::Lease;
 use touchline_storage::Entry;
@@ -302,15 +302,6 @@ impl Life {
 }
 
 fn request(entry: &Entry, users: &[UserId], push: &Push) -> PushRequest {
-    let message = Message {
-        channel_id: Bytes::copy_from_slice(entry.channel_id.as_bytes()).into(),
-        seq: entry.seq.0,
-        message_id: Bytes::copy_from_slice(entry.message_id.as_bytes()).into(),
-        sender_id: Bytes::copy_from_slice(entry.sender_id.as_bytes()).into(),
-        kind: entry.kind.as_str().to_owned(),
-        content: Bytes::copy_from_slice(entry.content.as_bytes()),
-        created_at_ms: entry.created_at_ms,
-    };
     let (purpose, wait) = match push.ask {
         Ask::Show => (Purpose::Show, TIMES.ack_wait),
         Ask::Acked => (Purpose::Ask, Duration::ZERO),
@@ -321,7 +312,7 @@ fn request(entry: &Entry, users: &[UserId], push: &Push) -> PushRequest {
         recipients: pack_users(users.iter()),
         ack_wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         traceparent: String::new(),
-        message: Some(message),
+        message: Some(message(entry)),
         purpose: purpose.into(),
     }
 }
