@@ -10,6 +10,7 @@ use crate::{
     delivered::Delivered,
     delivery::Times,
     finish::Finisher,
+    gauges,
     lanes::lanes,
     limits::Limits,
     look_up::{LookUps, Pruner},
@@ -173,6 +174,7 @@ impl App {
             let api = Arc::clone(&api);
             vital.spawn(&lives.acking, "database's probe", async move { api.storage.look_forever().await });
         }
+        lives.serving.spawn_until_stop(gauges::watch_outbox(api.storage.clone()));
         let acks_task = {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })

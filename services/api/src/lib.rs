@@ -20,6 +20,7 @@ mod extract;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod finish;
+mod gauges;
 mod history;
 mod lanes;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! The life of a process: runtime, telemetry, signals, and the end of all three.
 
+use crate::metrics;
 use anyhow::Context as _;
 use std::{future::Future, io::Write as _, time::Duration};
 use tokio::runtime::{Builder, Runtime};
@@ -10,18 +11,18 @@ use touchline_telemetry::Telemetry;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a service until it ends, which the first SIGTERM or SIGINT asks for and the second one forces.
-pub(crate) fn serve<F>(
-    telemetry: &touchline_telemetry::Config,
-    service: impl FnOnce(Shutdown) -> F,
-) -> anyhow::Result<()>
+pub(crate) fn serve<F>(config: &touchline_telemetry::Config, service: impl FnOnce(Shutdown) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let telemetry = Telemetry::init(telemetry)?;
+    let telemetry = Telemetry::init(config)?;
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("signal handlers")?;
+        if let Some(listen) = config.listen {
+            metrics::serve(listen, telemetry.scrape(), &shutdown).await?;
+        }
         let service = Box::pin(service(shutdown.clone()));
         let result = tokio::select! {
             result = service => result,

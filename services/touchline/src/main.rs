@@ -11,6 +11,7 @@ mod exit;
 mod gateway;
 mod life;
 mod load;
+mod metrics;
 mod migrate;
 mod outbox;
 mod parts;

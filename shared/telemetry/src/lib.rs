@@ -1,4 +1,4 @@
-//! Telemetry: logs and traces, set up once when a process starts and flushed once when it ends.
+//! Telemetry: logs, traces and metrics, set up once when a process starts and flushed once when it ends.
 //!
 //! Logs go to stderr, one line each whatever a user wrote into them. Every request's span has W3C trace ids from the
 //! start; nothing exports them yet, an exporter is one more span processor in [`Telemetry::init`].
@@ -6,14 +6,20 @@
 //! Never depends on another crate of ours.
 
 mod fields;
+mod metrics;
 mod trace;
 
+pub use metrics::{Scrape, meter};
+pub use opentelemetry::KeyValue;
 pub use trace::{ParentContext, extract, traceparent};
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::{
+    metrics::SdkMeterProvider,
+    trace::{Sampler, SdkTracerProvider},
+};
 use serde::{Deserialize, Serialize};
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, net::SocketAddr};
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -33,12 +39,14 @@ pub struct Config {
     pub filter: String,
     /// How log lines look.
     pub format: Format,
+    /// Where `/metrics` is served, for operators only; nowhere when absent. Port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // SeaORM announces each migration at info; whoever asked for them is told anyway.
-        Self { filter: "info,sea_orm=warn".into(), format: Format::Auto }
+        Self { filter: "info,sea_orm=warn".into(), format: Format::Auto, listen: None }
     }
 }
 
@@ -77,6 +85,9 @@ pub enum TelemetryError {
     /// This process has a subscriber already.
     #[error("telemetry was set up twice")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
+    /// Metrics cannot be collected.
+    #[error("metrics: {0}")]
+    Metrics(#[source] opentelemetry_sdk::error::OTelSdkError),
     /// What was collected could not be handed over in time.
     #[error("telemetry was not flushed: {0}")]
     Flush(#[source] opentelemetry_sdk::error::OTelSdkError),
@@ -86,13 +97,15 @@ pub enum TelemetryError {
 #[derive(Debug)]
 pub struct Telemetry {
     tracers: SdkTracerProvider,
+    meters: SdkMeterProvider,
+    scrape: Scrape,
 }
 
 impl Telemetry {
-    /// Starts logs and traces for this process.
+    /// Starts logs, traces and metrics for this process.
     ///
     /// # Errors
-    /// [`TelemetryError::Filter`], and [`TelemetryError::Twice`] when the process has telemetry already.
+    /// [`TelemetryError::Filter`], [`TelemetryError::Metrics`], and [`TelemetryError::Twice`] when the process has telemetry already.
     pub fn init(config: &Config) -> Result<Self, TelemetryError> {
         // Ids without recording: as long as nothing exports, a recorded span is work for nobody.
         let tracers = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
@@ -105,7 +118,13 @@ impl Telemetry {
         subscriber(config.filter()?, format, terminal, std::io::stderr, &tracers)
             .try_init()
             .map_err(TelemetryError::Twice)?;
-        Ok(Self { tracers })
+        let (meters, scrape) = metrics::begin().map_err(TelemetryError::Metrics)?;
+        Ok(Self { tracers, meters, scrape })
+    }
+
+    /// What scrapers read.
+    pub fn scrape(&self) -> Scrape {
+        self.scrape.clone()
     }
 
     /// Hands over what was collected. Blocks its thread: call it outside of the runtime.
@@ -113,7 +132,7 @@ impl Telemetry {
     /// # Errors
     /// [`TelemetryError::Flush`].
     pub fn shut_down(self) -> Result<(), TelemetryError> {
-        self.tracers.shutdown().map_err(TelemetryError::Flush)
+        self.tracers.shutdown().and(self.meters.shutdown()).map_err(TelemetryError::Flush)
     }
 }
 

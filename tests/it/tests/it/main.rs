@@ -11,6 +11,7 @@ mod fan_out;
 mod follow;
 mod limits;
 mod load;
+mod metrics;
 mod people;
 mod processes;
 mod registry;
