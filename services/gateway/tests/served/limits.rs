@@ -62,7 +62,9 @@ async fn a_full_gateway_sends_newcomers_elsewhere() {
     assert_eq!(refused.expect("is refused").status(), 503);
     let late = UserId::new();
     waiting.hello(&served.world.ticket(late, "phone", Duration::from_secs(900)), "phone", 1).await;
-    assert_eq!(waiting.close_code().await, 1013);
+    let (code, reason, _) = waiting.closed().await;
+    let wait = reason.split_once("retry_after_ms=").and_then(|(_, wait)| wait.parse::<u32>().ok());
+    assert!(code == 1013 && wait.is_some_and(|wait| wait >= 1_000), "{code} {reason}");
     assert!(served.world.routes(late).await.is_empty());
 }
 
