@@ -2,40 +2,35 @@
 //! for are told when to try again, spread out, instead of all of them waiting for all.
 
 use crate::error::Error;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use rand::Rng as _;
 use std::{
-    num::NonZeroU32,
+    mem,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
+use touchline_mesh::Turnstile;
 
-/// The longest anybody is told to wait, in seconds: the longest pause of the client rules.
-const LONGEST_S: u64 = 30;
-/// Over so long refusals are counted.
-const WINDOW: Duration = Duration::from_secs(1);
+/// Refusals are logged at most this often, with how many there were.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// The bucket all syncs share.
+/// The door all syncs share.
 pub(crate) struct Admission {
-    bucket: Option<DefaultDirectRateLimiter>,
-    per_second: u32,
-    refused: Mutex<Refused>,
+    turnstile: Option<Turnstile>,
+    unlogged: Mutex<Unlogged>,
 }
 
-/// How many were refused, in this window and in the one before.
-#[derive(Clone, Copy)]
-struct Refused {
-    since: Instant,
-    now: u64,
-    before: u64,
+/// Refusals since the last one that was logged, and when that was.
+#[derive(Default)]
+struct Unlogged {
+    refused: u64,
+    logged: Option<Instant>,
 }
 
 impl Admission {
     /// So many a second, and as many at once after a pause; 0 for no limit.
     pub(crate) fn new(per_second: u32) -> Self {
-        let bucket = NonZeroU32::new(per_second).map(|number| RateLimiter::direct(Quota::per_second(number)));
-        let refused = Mutex::new(Refused { since: Instant::now(), now: 0, before: 0 });
-        Self { bucket, per_second, refused }
+        let turnstile = (per_second > 0).then(|| Turnstile::new(per_second, Instant::now()));
+        Self { turnstile, unlogged: Mutex::default() }
     }
 
     /// Takes a place.
@@ -43,43 +38,31 @@ impl Admission {
     /// # Errors
     /// `Busy` when there is none.
     pub(crate) fn admit(&self) -> Result<(), Error> {
-        if self.bucket.as_ref().is_none_or(|bucket| bucket.check().is_ok()) {
-            return Ok(());
-        }
-        let waiting = self.refuse(Instant::now());
-        let longest = longest_wait_s(waiting, self.per_second);
-        let retry_after_s = rand::rng().random_range(1..=longest);
-        Err(Error::Busy { what: "too many devices sync at once", retry_after_s })
+        let Some(turnstile) = &self.turnstile else { return Ok(()) };
+        let now = Instant::now();
+        turnstile.enter(now).map_err(|wait| {
+            self.log(now);
+            let retry_after_s = wait.as_secs_f64().ceil().max(1.0) as u32;
+            Error::Busy { what: "too many devices sync at once", retry_after_s }
+        })
     }
 
-    /// Counts a refusal; how many there were lately.
-    fn refuse(&self, now: Instant) -> u64 {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let windows = now.duration_since(refused.since).as_millis() / WINDOW.as_millis();
-        if windows > 0 {
-            if refused.now > 0 {
-                tracing::warn!(syncs.refused = refused.now, "more syncs than this api takes");
-            }
-            let before = if windows == 1 { refused.now } else { 0 };
-            *refused = Refused { since: now, now: 0, before };
+    fn log(&self, now: Instant) {
+        let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
+        unlogged.refused += 1;
+        if unlogged.logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_EVERY) {
+            tracing::warn!(syncs.refused = mem::take(&mut unlogged.refused), "more syncs than this api takes");
+            unlogged.logged = Some(now);
         }
-        refused.now += 1;
-        refused.now + refused.before
     }
-}
-
-/// By when everybody who was refused would have had a turn, in seconds.
-fn longest_wait_s(waiting: u64, per_second: u32) -> u32 {
-    let seconds = waiting.div_ceil(u64::from(per_second).max(1)) + 1;
-    u32::try_from(seconds.clamp(2, LONGEST_S)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn those_without_a_place_are_told_to_come_back_spread_out() {
+    #[tokio::test(start_paused = true)]
+    async fn syncs_without_a_place_are_told_whole_seconds_and_find_one_later() {
         let admission = Admission::new(50);
         let mut waits = Vec::new();
         for _ in 0..1_050 {
@@ -89,24 +72,11 @@ mod tests {
                 Err(other) => panic!("{other}"),
             }
         }
-        assert!((900..=1_000).contains(&waits.len()), "{}", waits.len());
+        assert_eq!(waits.len(), 1_000);
         assert!(waits.iter().all(|wait| (1..=30).contains(wait)));
-        assert!(waits[900..].iter().any(|wait| *wait > 5) && waits[900..].iter().any(|wait| *wait <= 5));
-    }
-
-    #[test]
-    fn the_wait_grows_with_those_who_wait_up_to_its_end() {
-        assert_eq!([1, 100, 101, 1_000, 1_000_000].map(|waiting| longest_wait_s(waiting, 100)), [2, 2, 3, 11, 30]);
-    }
-
-    #[test]
-    fn refusals_of_long_ago_do_not_count() {
-        let (admission, start) = (Admission::new(1), Instant::now());
-        for _ in 0..10 {
-            admission.refuse(start);
-        }
-        assert_eq!(admission.refuse(start + WINDOW), 11);
-        assert_eq!(admission.refuse(start + 5 * WINDOW), 1);
+        assert!(waits[900..].iter().any(|wait| *wait > 20) && waits[900..].iter().any(|wait| *wait <= 10));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((0..100).filter(|_| admission.admit().is_ok()).count(), 50);
     }
 
     #[test]

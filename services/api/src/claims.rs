@@ -18,6 +18,10 @@ use uuid::Uuid;
 /// Longer than a fan-out takes: two waits for results and the second look between them.
 const FAN_OUT_LIFE: Duration = Duration::from_secs(30);
 
+/// Former names that are still renewed. Of one that is forgotten earlier the rows are taken over, as if it had died:
+/// what is shown twice for it every device drops.
+const FORMER: usize = 64;
+
 /// This api's present name as an owner of outbox rows, and the former ones; and the rows it lets go.
 pub struct Claims {
     owners: Mutex<Owners>,
@@ -60,6 +64,9 @@ impl Owners {
     /// Rows may have been written or taken that nobody works on: the next ones get this owner.
     pub fn doubt(&mut self, next: Uuid, now: Instant) {
         let former = std::mem::replace(&mut self.present, next);
+        if self.former.len() == FORMER {
+            self.former.remove(0);
+        }
         self.former.push((former, now + FAN_OUT_LIFE));
     }
 
@@ -143,6 +150,14 @@ mod tests {
         assert_eq!(claims.owners(), [before, after]);
         tokio::time::advance(FAN_OUT_LIFE).await;
         assert_eq!(claims.owners(), [after]);
+    }
+
+    #[test]
+    fn of_many_former_names_the_oldest_is_given_up() {
+        let (names, now) = (Vec::from_iter((0..=2 * FORMER).map(|_| Uuid::now_v7())), Instant::now());
+        let mut owners = Owners::new(names[0]);
+        names[1..].iter().for_each(|name| owners.doubt(*name, now));
+        assert_eq!(owners.all(now), names[FORMER..]);
     }
 
     #[tokio::test]

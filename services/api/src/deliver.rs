@@ -123,3 +123,42 @@ pub fn message(entry: &Entry) -> Message {
         prev: entry.prev.map(|check| check.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::Times;
+    use futures_util::future::join_all;
+    use std::pin::pin;
+    use tokio::time::timeout;
+    use touchline_mesh::Shutdown;
+    use touchline_registry::{
+        Directory, Registry,
+        contract::{Call, Fault, FaultyRegistry},
+    };
+    use touchline_storage::Members;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_messages_look_up_again_at_the_same_time() {
+        const TAKES: Duration = Duration::from_millis(50);
+        let registry = Arc::new(FaultyRegistry::default());
+        registry.set(Call::LookUp, Fault::Delay(TAKES));
+        let shared: Arc<dyn Registry> = Arc::<FaultyRegistry>::clone(&registry);
+        let directory = Arc::new(Directory::new(Arc::clone(&shared)));
+        let look_ups = Arc::new(LookUps::new(shared, Arc::clone(&directory), Arc::default()).0);
+        let streams = Arc::new(PushStreams::new(directory, Arc::default(), Arc::default(), Shutdown::new()));
+        let deliverer = Deliverer::new(look_ups, streams, Duration::ZERO);
+
+        let times = Times { ack_wait: TAKES, patience: TAKES, second_look: TAKES };
+        let members = Arc::new(Members { version: 1, users: vec![UserId::new()] });
+        let delivery = Delivery::new(members, &UserId::new(), 1, times);
+        let mut all = pin!(join_all((0..=2 * AGAIN).map(|_| deliverer.route_again(&delivery, &[0]))));
+        let mut asked = Vec::new();
+        for wait in [TAKES / 2, TAKES, TAKES] {
+            assert!(timeout(wait, &mut all).await.is_err());
+            asked.push(registry.calls(Call::LookUp));
+        }
+        assert_eq!(asked, [AGAIN, 2 * AGAIN, 2 * AGAIN + 1]);
+        assert_eq!(all.await.len(), 2 * AGAIN + 1, "the others only waited");
+    }
+}

@@ -162,3 +162,71 @@ impl Turns {
         self.store.carry_out(in_time.into_iter().map(|(command, _)| command), WhenLocked::Wait).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{sync::oneshot, time::timeout};
+    use touchline_ids::{MessageId, UserId};
+    use touchline_storage::{NewMessage, Settings, Storage};
+
+    type Answer = oneshot::Receiver<Result<crate::writer::Receipt, Error>>;
+
+    fn send(channel_id: ChannelId) -> (Command, Answer) {
+        let (reply, answer) = oneshot::channel();
+        let message = NewMessage {
+            channel_id,
+            sender_id: UserId::new(),
+            client_message_id: "1".parse().unwrap(),
+            content: "\"hi\"".to_owned(),
+            body_hash: [0; 32],
+            no_push: false,
+            message_id: MessageId::new(),
+            created_at_ms: 1,
+        };
+        (Command::Send { message, traceparent: String::new(), reply }, answer)
+    }
+
+    fn wait(lines: &mut Lines, channel: ChannelId) -> Answer {
+        let (command, answer) = send(channel);
+        lines.wait(command);
+        answer
+    }
+
+    fn is_refused(mut answer: Answer) -> bool {
+        matches!(answer.try_recv(), Ok(Err(Error::Unavailable { .. })))
+    }
+
+    #[tokio::test]
+    async fn so_many_channels_wait_and_so_many_commands_for_each_and_the_rest_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
+        storage.migrate_up().await.unwrap();
+        let (fan_out, _stored) = mpsc::channel(1);
+        let (store, life) = (Store::new(storage, Arc::default(), 10, fan_out), Shutdown::new());
+        let mut lines = Lines::new(Arc::new(store), life.clone());
+        // Two lines wait for locks: the others wait for them. Nothing runs before this test waits for something.
+        let at_work = Arc::clone(&lines.at_work).acquire_many_owned(AT_WORK as u32).await.unwrap();
+        let channel = ChannelId::new();
+        let mut answers: Vec<_> = (0..IN_LINE).map(|_| wait(&mut lines, channel)).collect();
+        assert!(is_refused(wait(&mut lines, channel)));
+        let (command, answer) = send(channel);
+        assert!(lines.follow(command).is_none() && is_refused(answer));
+        answers.extend((1..LINES).map(|_| wait(&mut lines, ChannelId::new())));
+        assert!(is_refused(wait(&mut lines, ChannelId::new())));
+        assert!(lines.follow(send(ChannelId::new()).0).is_some(), "whatever does not wait passes by");
+
+        drop(at_work);
+        for answer in answers {
+            timeout(Duration::from_secs(20), answer).await.expect("each is answered").unwrap().unwrap_err();
+        }
+        while !lines.lines.is_empty() {
+            let idle = lines.idle().await;
+            lines.end(&idle);
+        }
+        let _takes_a_place = wait(&mut lines, ChannelId::new());
+        assert_eq!(lines.lines.len(), 1);
+        life.stop_now();
+    }
+}

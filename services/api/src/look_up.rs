@@ -224,4 +224,18 @@ mod tests {
         assert_eq!(registry.calls(Call::Prune), 1);
         assert_eq!(registry.look_up(&[user]).await.unwrap().len(), 1, "the live gateway's stays");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_batches_of_lapsed_routes_wait_and_no_look_up_waits_for_them() {
+        let (registry, look_ups, pruner, user) = scene().await;
+        registry.register(&[session(user, "tablet", IncarnationId::new(), 1)]).await.unwrap();
+        look_ups.groups(&[user]).await;
+        tokio::time::advance(Duration::from_secs(61)).await;
+        for _ in 0..2 * LAPSED {
+            look_ups.groups(&[user]).await;
+        }
+        drop(look_ups);
+        pruner.run().await;
+        assert_eq!(registry.calls(Call::Prune), LAPSED);
+    }
 }

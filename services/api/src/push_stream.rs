@@ -275,3 +275,6 @@ fn loss_of(status: &Status) -> Loss {
     }
     Loss::Broken
 }
+
+#[cfg(test)]
+mod tests;

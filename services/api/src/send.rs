@@ -197,6 +197,12 @@ impl FanOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        delivery::Times, look_up::LookUps, outbox::Finished, push_stream::PushStreams, takeover::SharedSchedule,
+    };
+    use std::time::Duration;
+    use tokio::time::timeout;
+    use touchline_registry::{Directory, MemoryRegistry, Registry};
     use touchline_storage::{Entry, Members};
 
     fn caller() -> Caller {
@@ -217,9 +223,8 @@ mod tests {
         assert_ne!(one.body_hash, other.body_hash);
     }
 
-    #[test]
-    fn a_message_under_way_counts_with_its_text_and_its_recipients() {
-        let stored = |text: usize, recipients: usize| Stored {
+    fn stored(text: usize, recipients: usize) -> Stored {
+        Stored {
             entry: Entry {
                 channel_id: ChannelId::new(),
                 seq: Seq(1),
@@ -233,7 +238,69 @@ mod tests {
             members: Arc::new(Members { version: 1, users: vec![caller().user; recipients] }),
             notify: true,
             traceparent: String::new(),
-        };
+        }
+    }
+
+    /// A fan-out that finds nobody, its lane, and room for so many finished messages after it.
+    fn fan_out(life: &Shutdown, finished: usize) -> (Arc<FanOut>, mpsc::Sender<Due>, mpsc::Receiver<Finished>) {
+        let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
+        let directory = Arc::new(Directory::new(Arc::clone(&registry)));
+        let look_ups = Arc::new(LookUps::new(registry, Arc::clone(&directory), Arc::default()).0);
+        let streams = Arc::new(PushStreams::new(directory, Arc::default(), Arc::default(), life.clone()));
+        let second = Duration::from_secs(1);
+        let deliverer = Arc::new(Deliverer::new(look_ups, streams, second));
+        let times = Times { ack_wait: second, patience: second, second_look: second };
+        let (done, finished) = mpsc::channel(finished);
+        let finisher = Finisher::new(Arc::clone(&deliverer), times, SharedSchedule::default(), done);
+        let fan_out = Arc::new(FanOut::new(deliverer, finisher));
+        let (lane_in, lane) = mpsc::channel(8);
+        let (this, inside) = (Arc::clone(&fan_out), life.clone());
+        life.spawn(async move { this.run(lane, inside).await });
+        (fan_out, lane_in, finished)
+    }
+
+    fn due() -> Due {
+        let stored = stored(2, 2);
+        let claim = Arc::<Claims>::default().hold((stored.entry.channel_id, stored.entry.seq));
+        Due { stored, attempt: 1, claim, turn: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_waits_in_its_lane_until_there_is_room_for_it() {
+        let life = Shutdown::new();
+        let (fan_out, lane, mut finished) = fan_out(&life, 8);
+        let rest = due().stored.cost() - 1;
+        let others = Arc::clone(&fan_out.room).acquire_many_owned(UNDER_WAY - rest).await.unwrap();
+        lane.send(due()).await.unwrap();
+        assert!(timeout(Duration::from_secs(3_600), finished.recv()).await.is_err(), "nothing of it happens");
+        drop(others);
+        assert!(finished.recv().await.is_some());
+        assert_eq!(fan_out.room.available_permits(), UNDER_WAY as usize);
+        life.stop_now();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_finished_message_keeps_its_room_until_the_outbox_takes_it() {
+        let life = Shutdown::new();
+        let (fan_out, lane, mut finished) = fan_out(&life, 1);
+        for _ in 0..2 {
+            lane.send(due()).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        let first = finished.recv().await;
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(finished.len(), 1, "the second one waited for its place");
+        let free = || fan_out.room.available_permits();
+        let before = free();
+        drop(first);
+        assert!(before < free() && free() < UNDER_WAY as usize);
+        drop(finished.recv().await);
+        assert_eq!(free(), UNDER_WAY as usize);
+        life.stop_now();
+    }
+
+    #[test]
+    fn a_message_under_way_counts_with_its_text_and_its_recipients() {
         assert!(stored(CONTENT_LIMIT, 2).cost() as usize > CONTENT_LIMIT);
         assert!(stored(2, 10_000).cost() >= 10_000 * 16);
         assert!(stored(2, 2).cost() < 4_096);

@@ -157,6 +157,76 @@ impl Takeover {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{future::poll_fn, pin::pin, task::Poll};
+    use tokio::sync::mpsc;
+    use touchline_ids::{ChannelId, MessageId, UserId};
+    use touchline_storage::{MemberCache, NewChannel, NewMessage, NewUser, Settings, WhenLocked};
+
+    /// A database with so many rows that nobody works on.
+    async fn backlog(folder: &tempfile::TempDir, rows: u32) -> Storage {
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
+        storage.migrate_up().await.unwrap();
+        let (owner, dead) = (UserId::new(), uuid::Uuid::now_v7());
+        let user = NewUser {
+            id: owner,
+            handle: "ann".to_owned(),
+            display_name: "Ann".to_owned(),
+            password_hash: None,
+            external: None,
+            created_at_ms: 1,
+        };
+        storage.create_user(user).await.unwrap();
+        let channel = NewChannel {
+            id: ChannelId::new(),
+            name: "a channel".to_owned(),
+            owner,
+            member_ids: vec![],
+            message_id: MessageId::new(),
+            created_at_ms: 1,
+        };
+        let channel_id = channel.id;
+        storage.create_channel(channel, dead).await.unwrap();
+        let message = |number: u32| NewMessage {
+            channel_id,
+            sender_id: owner,
+            client_message_id: number.to_string().parse().unwrap(),
+            content: "\"hi\"".to_owned(),
+            body_hash: [0; 32],
+            no_push: false,
+            message_id: MessageId::new(),
+            created_at_ms: 1,
+        };
+        let messages = (1..rows).map(message).collect();
+        storage.append(messages, dead, &MemberCache::default(), WhenLocked::Wait).await.unwrap();
+        assert_eq!(storage.release_all(&[dead]).await.unwrap(), u64::from(rows));
+        storage
+    }
+
+    fn all(lanes: &mut [mpsc::Receiver<Due>]) -> Vec<Due> {
+        lanes.iter_mut().flat_map(|lane| std::iter::from_fn(|| lane.try_recv().ok())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_backlog_is_taken_in_batches_each_when_the_one_before_is_pushed() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = backlog(&folder, BATCH + 45).await;
+        let (ways_in, mut lanes) = crate::lanes::lanes();
+        let takeover = Takeover::new(storage.clone(), Arc::default(), SharedSchedule::default(), ways_in);
+        assert!(takeover.take().await, "there may be more");
+        let mut taken = all(&mut lanes);
+        assert_eq!(taken.len(), BATCH as usize);
+        let last = taken.pop();
+        taken.clear();
+
+        let mut next = pin!(takeover.take());
+        assert!(poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending())).await);
+        assert_eq!(storage.outbox_counts().await.unwrap().expired, 45, "they wait in the outbox");
+        drop(last);
+        assert!(!next.await, "these were all");
+        assert_eq!(all(&mut lanes).len(), 45);
+        assert_eq!(storage.outbox_counts().await.unwrap().expired, 0);
+    }
 
     #[test]
     fn an_api_looks_each_half_second_with_jitter() {

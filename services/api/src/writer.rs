@@ -283,9 +283,13 @@ mod tests {
         let receipts = tokio::time::timeout(std::time::Duration::from_secs(20), receipts).await.expect("four answers");
         let seqs: Vec<_> = receipts.into_iter().map(|receipt| receipt.unwrap().seq.0).collect();
         assert_eq!(seqs, [2, 3, 4, 5]);
+        let mut another = std::pin::pin!(writer.send(message(id, owner, "5"), String::new()));
+        let answered = tokio::time::timeout(std::time::Duration::from_millis(200), &mut another).await;
+        assert!(answered.is_err(), "the writer waits, and so do the next senders");
         for seq in seqs {
             assert_eq!(stored.recv().await.unwrap().entry.seq.0, seq, "handed on in order");
         }
+        assert_eq!(another.await.unwrap().seq, Seq(6));
         life.stop();
         life.wait(std::time::Duration::from_secs(20)).await;
     }

@@ -44,9 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: im
             accepted = touchline_mesh::http::accept(&listener) => accepted,
             () = &mut stop => return,
         };
-        if let Err(wait) = gateway.accepts.take(Instant::now()) {
-            // Spread over twice the time that is needed, so that who comes back finds room.
-            let wait = rand::random_range(Duration::ZERO..=2 * wait);
+        if let Err(wait) = gateway.accepts.enter(Instant::now()) {
             turn_away(&gateway, stream, &Problem::busy(), wait);
             continue;
         }

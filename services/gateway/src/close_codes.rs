@@ -1,9 +1,13 @@
 //! The close codes: what each means and what a client does after it. PROTOCOL.md prints this table.
 
+use std::{ops::RangeInclusive, time::Duration};
 use tokio_tungstenite::tungstenite::{
     Utf8Bytes,
     protocol::{CloseFrame, frame::coding},
 };
+
+/// When those who find a gateway with too much to do are to come back: each is told another time in it.
+const COME_BACK: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
 
 /// Why a socket is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +45,8 @@ pub enum Wait {
     BackOff,
     /// The longest step of its back-off, with full jitter.
     LongestBackOff,
+    /// For as long as the reason says, and then its usual back-off.
+    AsTold,
 }
 
 /// One row of the table.
@@ -77,13 +83,13 @@ impl CloseCode {
 
     /// The table.
     pub const fn rule(self) -> Rule {
-        use Wait::{BackOff, ForEver, LongestBackOff};
+        use Wait::{AsTold, BackOff, ForEver, LongestBackOff};
         let (code, name, reconnect, sync, wait) = match self {
             Self::ProtocolError => (1002, "protocol_error", true, true, LongestBackOff),
             Self::InvalidText => (1007, "invalid_text", true, true, LongestBackOff),
             Self::TooBig => (1009, "too_big", true, true, LongestBackOff),
             Self::Restart => (1012, "restart", true, true, BackOff),
-            Self::Overloaded => (1013, "overloaded", true, true, LongestBackOff),
+            Self::Overloaded => (1013, "overloaded", true, true, AsTold),
             Self::Unauthenticated => (4001, "unauthenticated", true, true, BackOff),
             Self::Forbidden => (4003, "forbidden", false, false, ForEver),
             Self::RateLimited => (4008, "rate_limited", true, true, LongestBackOff),
@@ -100,7 +106,8 @@ impl CloseCode {
 pub(crate) struct Close {
     /// Why.
     pub(crate) code: CloseCode,
-    /// Why exactly, for the person who reads the client's log. With the name at most 123 bytes.
+    /// Why exactly, for the person who reads the client's log. With the name, and the time to come back where one is
+    /// told, at most 123 bytes.
     pub(crate) detail: &'static str,
 }
 
@@ -109,11 +116,14 @@ impl Close {
         Self { code, detail }
     }
 
-    /// The close frame: the code, its name and the detail.
+    /// The close frame: the code, its name and the detail; and when to come back, if that is told.
     pub(crate) fn frame(self) -> CloseFrame {
         let rule = self.code.rule();
-        let reason = Utf8Bytes::from(format!("{}: {}", rule.name, self.detail));
-        CloseFrame { code: coding::CloseCode::from(rule.code), reason }
+        let mut reason = format!("{}: {}", rule.name, self.detail);
+        if rule.wait == Wait::AsTold {
+            reason += &format!("; retry_after_ms={}", rand::random_range(COME_BACK).as_millis());
+        }
+        CloseFrame { code: coding::CloseCode::from(rule.code), reason: Utf8Bytes::from(reason) }
     }
 }
 
@@ -157,9 +167,28 @@ mod tests {
                 Wait::ForEver => "–",
                 Wait::BackOff => "back-off",
                 Wait::LongestBackOff => "longest back-off",
+                Wait::AsTold => "as told, else longest back-off",
             };
             let end = format!("| {} | {} | {wait} |", yes(rule.reconnect), yes(rule.sync));
             assert!(row.ends_with(&end), "{row}: {end}");
+        }
+    }
+
+    #[test]
+    fn whoever_finds_too_much_to_do_is_told_a_time_of_their_own() {
+        let close = Close::new(CloseCode::Overloaded, "tickets and routes cannot be checked now");
+        let waits = (0..1_000).map(|_| {
+            let reason = close.frame().reason;
+            assert!(reason.len() <= 123 && reason.starts_with("overloaded: tickets"), "{reason}");
+            let (_, wait) = reason.split_once("; retry_after_ms=").expect("a time");
+            Duration::from_millis(wait.parse().expect("a number"))
+        });
+        let mut waits: Vec<_> = waits.collect();
+        waits.sort();
+        assert!(waits.iter().all(|wait| COME_BACK.contains(wait)));
+        assert!(waits[900] - waits[100] > Duration::from_secs(5), "spread");
+        for code in CloseCode::ALL.into_iter().filter(|code| code.rule().wait != Wait::AsTold) {
+            assert!(!Close::new(code, "why").frame().reason.contains("retry_after_ms"));
         }
     }
 

@@ -1,7 +1,6 @@
 //! What every part of one gateway shares.
 
 use crate::{
-    accepts::Accepts,
     addresses::Addresses,
     config::{Config, ms},
     hub::{Hub, HubLimits},
@@ -26,7 +25,7 @@ use tokio::{
 };
 use touchline_auth::TicketVerifier;
 use touchline_ids::{GatewayId, IncarnationId};
-use touchline_mesh::Shutdown;
+use touchline_mesh::{Shutdown, Turnstile};
 use touchline_registry::{Registry, RegistryError};
 
 /// A task looks at its life's stop signal whenever it is polled, which takes a lock. Sessions share this many lives,
@@ -45,7 +44,7 @@ pub(crate) struct Gateway {
     pub(crate) tickets: TicketVerifier,
     pub(crate) hub: Hub,
     pub(crate) addresses: Arc<Addresses>,
-    pub(crate) accepts: Accepts,
+    pub(crate) accepts: Turnstile,
     /// Places for those who are turned away and heard all the same.
     pub(crate) heard: Arc<Semaphore>,
     pub(crate) readiness: Readiness,
@@ -85,7 +84,7 @@ impl Gateway {
             session_lives: (0..SESSION_LIVES).map(|_| life.child()).collect(),
             next_life: AtomicUsize::new(0),
             heard: Arc::new(Semaphore::new(HEARD)),
-            accepts: Accepts::new(limits.accepts_per_second, now),
+            accepts: Turnstile::new(limits.accepts_per_second, now),
             running: Running::new(now, ms(times.late_ms)),
             routes: Routes::new(limits.capacity as usize),
             relay: Relay::default(),

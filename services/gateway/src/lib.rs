@@ -9,11 +9,9 @@
 //! Never depends on a database and never calls an api.
 
 mod accept;
-mod accepts;
 mod acked;
 mod addresses;
 mod admission;
-mod allowance;
 mod app;
 mod awaiting;
 mod close_codes;

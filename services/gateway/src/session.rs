@@ -3,7 +3,6 @@
 //! [`Running`](crate::running::Running): what a stopped process did not hear is nobody's fault.
 
 use crate::{
-    allowance::Allowance,
     close_codes::{Close, CloseCode},
     config::{Limits, Times, ms},
     frame::{self, BadFrame, FrameIn, Hello},
@@ -12,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use touchline_ids::{ChannelId, Seq, SessionId};
+use touchline_mesh::Allowance;
 
 /// How long after the advised moment a session that was told to leave is closed.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);

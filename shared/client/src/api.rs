@@ -46,7 +46,10 @@ impl Client {
     }
 
     /// A client of several servers that serve the same: the first one, and after a call without an answer or with a 503
-    /// the next one. The call itself is not repeated.
+    /// the next one; half a minute to one and a half later the first one again.
+    ///
+    /// The call itself is not repeated, but for one that may be made twice (what reads, `sync`, `connect`, `send`,
+    /// `mark_read`): when a server has not begun its answer after 3 s, the next one is asked.
     ///
     /// # Errors
     /// [`ClientError::Url`].
@@ -194,7 +197,7 @@ impl Client {
 
     /// Sends a message. When [`ClientError::is_unknown`], repeat it with the same `message`.
     pub async fn send(&self, channel: ChannelId, message: &NewMessage) -> Result<Sent> {
-        answer(self.post(&format!("/v1/channels/{channel}/messages")).json(message)).await
+        answer(self.post(&format!("/v1/channels/{channel}/messages")).json(message).repeatable()).await
     }
 
     /// A page of a channel's log: what follows `after`, or what precedes `before`, or the newest.
@@ -219,7 +222,7 @@ impl Client {
     /// Raises my read mark; a lower one changes nothing.
     pub async fn mark_read(&self, channel: ChannelId, seq: Seq) -> Result<ReadMark> {
         let path = format!("/v1/channels/{channel}/read");
-        answer(self.request(Method::PUT, &path).json(&json!({"seq": seq}))).await
+        answer(self.request(Method::PUT, &path).json(&json!({"seq": seq})).repeatable()).await
     }
 
     /// What I missed since these cursors, and the newest `recent` of my channels without one.
@@ -228,12 +231,12 @@ impl Client {
         if let Some(recent) = recent {
             body["recent"] = recent.into();
         }
-        answer(self.post("/v1/sync").json(&body)).await
+        answer(self.post("/v1/sync").json(&body).repeatable()).await
     }
 
     /// Where and how to open a socket for this device.
     pub async fn connect(&self, device: &DeviceId) -> Result<Connect> {
-        answer(self.post("/v1/connect").json(&json!({"device_id": device}))).await
+        answer(self.post("/v1/connect").json(&json!({"device_id": device})).repeatable()).await
     }
 
     /// Any other call: the answer's body as JSON, null when it is empty.

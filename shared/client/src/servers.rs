@@ -1,31 +1,80 @@
-//! Which server is called, where several serve the same: the next one after one that gave no answer.
+//! Which server is called, where several serve the same: the next one after one that gave no answer, and after a while
+//! the first one again.
 
 use crate::error::ClientError;
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+
+/// How long a server may take to begin its answer before the next one is asked: one that is stopped takes connections
+/// and says nothing.
+const TURN: Duration = Duration::from_secs(3);
+/// The shortest time after which the first server is called again, and by how much longer it may be: not all clients of
+/// a server that was away come back to it in one moment.
+const AWAY: Duration = Duration::from_secs(30);
+const AWAY_SPREAD: Duration = Duration::from_secs(60);
 
 /// The servers of a client and its clones, and whose turn it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers {
     bases: Arc<[String]>,
-    turn: Arc<AtomicUsize>,
+    turns: Arc<Mutex<Turns>>,
     places: Option<Arc<Semaphore>>,
+}
+
+/// Whose turn it is, without I/O.
+#[derive(Debug)]
+struct Turns {
+    count: usize,
+    first: usize,
+    present: usize,
+    /// When the first one has its turn again.
+    back_at: Option<Instant>,
+}
+
+impl Turns {
+    fn beginning_with(first: usize, count: usize) -> Self {
+        let first = first % count;
+        Self { count, first, present: first, back_at: None }
+    }
+
+    fn present(&mut self, now: Instant) -> usize {
+        if self.back_at.take_if(|at| now >= *at).is_some() {
+            self.present = self.first;
+        }
+        self.present
+    }
+
+    /// That one gave no answer. Several calls that failed at the same one are one step. `random` is 0 to 1.
+    fn failed(&mut self, server: usize, now: Instant, random: f64) {
+        if self.present != server {
+            return;
+        }
+        self.present = (server + 1) % self.count;
+        if self.present == self.first {
+            self.back_at = None;
+        } else if self.back_at.is_none() {
+            self.back_at = Some(now + AWAY + AWAY_SPREAD.mul_f64(random));
+        }
+    }
 }
 
 /// A call to one of them.
 pub(crate) struct Call {
+    http: reqwest::Client,
+    /// To the first of the list.
     request: RequestBuilder,
     servers: Servers,
-    /// Whose turn it was.
-    turn: usize,
+    /// Nothing is different when it is made twice.
+    repeatable: bool,
 }
 
 impl Servers {
@@ -35,12 +84,14 @@ impl Servers {
         if bases.is_empty() {
             return Err(ClientError::Url(String::new()));
         }
-        Ok(Self { bases, turn: Arc::default(), places: None })
+        let turns = Arc::new(Mutex::new(Turns::beginning_with(0, bases.len())));
+        Ok(Self { bases, turns, places: None })
     }
 
     /// The same ones with turns of their own, beginning with this one.
     pub(crate) fn beginning_with(&self, first: usize) -> Self {
-        Self { turn: Arc::new(AtomicUsize::new(first)), ..self.clone() }
+        let turns = Turns::beginning_with(first, self.bases.len());
+        Self { turns: Arc::new(Mutex::new(turns)), ..self.clone() }
     }
 
     /// With so many calls at the same time; more wait.
@@ -54,9 +105,9 @@ impl Servers {
     }
 
     pub(crate) fn call(&self, http: &reqwest::Client, method: Method, path: &str) -> Call {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let base = &self.bases[turn % self.bases.len()];
-        Call { request: http.request(method, format!("{base}{path}")), servers: self.clone(), turn }
+        let repeatable = method.is_safe();
+        let request = http.request(method, format!("{}{path}", self.bases[0]));
+        Call { http: http.clone(), request, servers: self.clone(), repeatable }
     }
 
     /// Whether all are on this machine, by their addresses.
@@ -66,6 +117,18 @@ impl Servers {
             let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
             host == "localhost" || address.is_ok_and(|address| address.is_loopback())
         })
+    }
+
+    /// The same request to another of them.
+    fn at(&self, server: usize, request: &Request) -> Option<Request> {
+        let mut request = request.try_clone()?;
+        let path = request.url().as_str().strip_prefix(&self.bases[0])?;
+        *request.url_mut() = Url::parse(&format!("{}{path}", self.bases[server])).ok()?;
+        Some(request)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,33 +145,55 @@ impl Call {
         Self { request: self.request.bearer_auth(token), ..self }
     }
 
-    /// Makes it. Without an answer, or with a 503, the next call goes to the next server.
+    /// It may be made twice, as what only reads may be anyway.
+    pub(crate) fn repeatable(self) -> Self {
+        Self { repeatable: true, ..self }
+    }
+
+    /// Makes it. Without an answer, or with a 503, the next call goes to the next server. One that may be made twice
+    /// goes there itself when a server does not begin its answer; the last one has all the time there is.
     pub(crate) async fn send(self) -> Result<Response, ClientError> {
-        let Self { request, servers: Servers { turn: turns, places, .. }, turn } = self;
-        let _place = match &places {
+        let Self { http, request, servers, repeatable } = self;
+        let _place = match &servers.places {
             Some(places) => places.acquire().await.ok(),
             None => None,
         };
-        let mut step = Step { turns, turn, taken: true };
-        let answer = request.send().await?;
+        let request = request.build()?;
+        let (first, count) = (servers.turns().present(Instant::now()), servers.bases.len());
+        let others = if repeatable { count - 1 } else { 0 };
+        for number in 0..others {
+            let server = (first + number) % count;
+            let Some(request) = servers.at(server, &request) else { break };
+            if let Ok(answer) = timeout(TURN, servers.ask(server, &http, request)).await {
+                return answer;
+            }
+        }
+        let server = (first + others) % count;
+        let request = servers.at(server, &request).unwrap_or(request);
+        servers.ask(server, &http, request).await
+    }
+}
+
+impl Servers {
+    async fn ask(&self, server: usize, http: &reqwest::Client, request: Request) -> Result<Response, ClientError> {
+        let mut step = Step { servers: self, server, taken: true };
+        let answer = http.execute(request).await?;
         step.taken = answer.status() == http::StatusCode::SERVICE_UNAVAILABLE;
         Ok(answer)
     }
 }
 
 /// To the next server, when a call ends; also when whoever made it does not wait for it any more.
-struct Step {
-    turns: Arc<AtomicUsize>,
-    turn: usize,
+struct Step<'a> {
+    servers: &'a Servers,
+    server: usize,
     taken: bool,
 }
 
-impl Drop for Step {
+impl Drop for Step<'_> {
     fn drop(&mut self) {
         if self.taken {
-            // Several calls that failed at the same server are one step.
-            let next = self.turn.wrapping_add(1);
-            let _ = self.turns.compare_exchange(self.turn, next, Ordering::Relaxed, Ordering::Relaxed);
+            self.servers.turns().failed(self.server, Instant::now(), rand::random());
         }
     }
 }
@@ -119,7 +204,7 @@ fn checked(base: &str) -> Result<String, ClientError> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(refused());
     }
-    Ok(base.trim_end_matches('/').to_owned())
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
@@ -131,13 +216,48 @@ mod tests {
         // Nobody listens on these: both refuse.
         let servers = Servers::new(&["http://127.0.0.1:1", "http://127.0.0.2:1/"]).unwrap();
         let http = reqwest::Client::new();
-        let call = || servers.call(&http, Method::GET, "/v1/me");
-        let (first, second) = (call(), call());
-        assert_eq!((first.turn, second.turn), (0, 0));
-        assert!(first.send().await.is_err() && second.send().await.is_err());
-        assert_eq!(call().turn, 1, "two failures at one server are one step");
-        assert!(call().send().await.is_err());
-        assert_eq!(call().turn, 2);
-        assert_eq!(servers.beginning_with(1).call(&http, Method::GET, "/").turn, 1);
+        let call = || servers.call(&http, Method::GET, "/v1/me").send();
+        let turn = || servers.turns().present(Instant::now());
+        assert_eq!(turn(), 0);
+        let (one, other) = tokio::join!(call(), call());
+        assert!(one.is_err() && other.is_err());
+        assert_eq!(turn(), 1, "two failures at one server are one step");
+        assert!(call().await.is_err());
+        assert_eq!(turn(), 0);
+        assert_eq!(servers.beginning_with(3).turns().present(Instant::now()), 1);
+    }
+
+    #[test]
+    fn a_call_is_the_same_at_every_server() {
+        let servers = Servers::new(&["http://ONE:80/", "https://two:8443/chat/"]).unwrap();
+        let http = reqwest::Client::new();
+        let call = servers.call(&http, Method::POST, "/v1/sync").query(&[("a", 1)]).json(&[1, 2]).bearer_auth("t");
+        let request = call.request.build().unwrap();
+        let other = servers.at(1, &request).unwrap();
+        assert_eq!(request.url().as_str(), "http://one/v1/sync?a=1");
+        assert_eq!(other.url().as_str(), "https://two:8443/chat/v1/sync?a=1");
+        assert_eq!(other.headers(), request.headers());
+        let body = |request: &Request| request.body().and_then(|body| body.as_bytes()).map(<[u8]>::to_vec);
+        assert_eq!(body(&other), body(&request));
+    }
+
+    #[test]
+    fn clients_come_back_to_their_first_server_after_a_while_each_at_another_time() {
+        let began = Instant::now();
+        let mut turns = Turns::beginning_with(5, 3);
+        assert_eq!(turns.present(began), 2);
+        turns.failed(2, began, 0.5);
+        turns.failed(2, began, 0.0);
+        assert_eq!(turns.present(began), 0, "one step");
+        // Going further does not put it off.
+        let back = began + AWAY + AWAY_SPREAD / 2;
+        turns.failed(0, began + AWAY, 1.0);
+        assert_eq!(turns.present(back - Duration::from_millis(1)), 1);
+        assert_eq!(turns.present(back), 2);
+        turns.failed(2, back, 0.0);
+        assert_eq!(turns.present(back + AWAY), 2, "and again when it gives no answer then either");
+        // All around: then it is the first one's turn anyway.
+        [2, 0, 1].into_iter().for_each(|server| turns.failed(server, back, 0.0));
+        assert_eq!((turns.present(back), turns.back_at), (2, None));
     }
 }

@@ -60,6 +60,12 @@ impl fmt::Display for Closed {
 }
 
 impl Closed {
+    /// How long a server that has too much to do (1013) wants to be left alone, if its reason says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let (_, asked) = self.reason.rsplit_once("retry_after_ms=").filter(|_| self.code == 1013)?;
+        asked.parse().ok().map(Duration::from_millis)
+    }
+
     fn broken(reason: impl ToString) -> Self {
         Self { code: 1006, reason: reason.to_string() }
     }
@@ -242,5 +248,28 @@ fn handshake(error: tungstenite::Error) -> ClientError {
             ClientError::Refused(Refusal::read(response.status(), response.headers(), body))
         }
         error => ClientError::Handshake(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_1013_may_say_when_to_come_back() {
+        let asked = |code, reason: &str| Closed { code, reason: reason.to_owned() }.retry_after();
+        let wait = Some(Duration::from_millis(4_200));
+        assert_eq!(asked(1013, "overloaded: this gateway is full; retry_after_ms=4200"), wait);
+        assert_eq!(asked(1013, "retry_after_ms=4200"), wait);
+        for (code, reason) in [
+            (1013, ""),
+            (1013, "overloaded: this gateway is full"),
+            (1013, "retry_after_ms="),
+            (1013, "retry_after_ms=-1"),
+            (1013, "retry_after_ms=99999999999999999999"),
+            (1012, "restart: retry_after_ms=4200"),
+        ] {
+            assert_eq!(asked(code, reason), None, "{code} {reason}");
+        }
     }
 }

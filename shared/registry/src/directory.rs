@@ -206,7 +206,7 @@ impl Directory {
         if absent.len() + unknown.len() > ABSENT_MAX {
             absent.clear();
         }
-        for incarnation in unknown {
+        for incarnation in unknown.into_iter().take(ABSENT_MAX) {
             absent.entry(incarnation).or_insert(now);
         }
         groups
@@ -398,5 +398,27 @@ mod tests {
         directory.refresh().await.unwrap();
         tokio::time::advance(LAPSE / 2).await;
         assert_eq!(directory.group(&routes).await.lapsed, [routes[0]], "the other one was seen since");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_absent_incarnations_are_all_forgotten_and_cost_one_refresh() {
+        let registry = registry();
+        let directory = Directory::new(registry.clone());
+        let unknown = |count: u32| -> Vec<_> {
+            (0..count).map(|index| Route { index, incarnation: IncarnationId::new() }).collect()
+        };
+        let known = || directory.absent.read().unwrap().len();
+        let all = unknown(10_000);
+        for (routes, calls, left) in [
+            (&all[..], 1, ABSENT_MAX),
+            (&all, 1, ABSENT_MAX),
+            (&unknown(1), 2, 1),
+            // Of those that were forgotten, and of more at once than are remembered.
+            (&all[..9_000], 3, 9_001),
+            (&unknown(10_001), 4, ABSENT_MAX),
+        ] {
+            assert_eq!(directory.group(routes).await.left_out.len(), routes.len());
+            assert_eq!((registry.calls(Call::Gateways), known()), (calls, left));
+        }
     }
 }

@@ -284,4 +284,28 @@ mod tests {
         registry.renew_lease(&lease).await.unwrap();
         assert_eq!(registry.look_up(&[session.user]).await.unwrap(), []);
     }
+
+    #[tokio::test]
+    async fn what_has_ended_takes_no_memory_after_the_next_renewal() {
+        let elapsed_ms = Arc::new(AtomicU64::new(0));
+        let (began, elapsed) = (Instant::now(), Arc::clone(&elapsed_ms));
+        let registry =
+            MemoryRegistry::with_clock(move || began + Duration::from_millis(elapsed.load(Ordering::Relaxed)));
+        let dead = contract::lease("gw-1", IncarnationId::new());
+        registry.renew_lease(&dead).await.unwrap();
+        for number in 0..100 {
+            assert!(registry.redeem_ticket(&number.to_string()).await.unwrap());
+            registry.register(&[contract::session(UserId::new(), "phone", dead.incarnation, 1)]).await.unwrap();
+        }
+        let held = || {
+            let held = registry.held();
+            (held.leases.len(), held.routes.len(), held.tickets.len())
+        };
+        assert_eq!(held(), (1, 100, 100));
+        for (passed, left) in [(TICKET_MEMORY, (1, 100, 0)), (ROUTE_LIFE, (1, 0, 0))] {
+            elapsed_ms.store(u64::try_from(passed.as_millis()).unwrap(), Ordering::Relaxed);
+            registry.renew_lease(&contract::lease("gw-2", IncarnationId::new())).await.unwrap();
+            assert_eq!(held(), left);
+        }
+    }
 }

@@ -354,4 +354,17 @@ mod tests {
         first.rollback().await.unwrap();
         two.begin().await.unwrap().rollback().await.unwrap();
     }
+
+    #[tokio::test]
+    async fn whoever_finds_every_connection_taken_is_refused_and_the_next_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/touchline.db", folder.path().display());
+        let storage = Storage::connect(&Settings { url, max_connections: 2, ..Settings::default() }).await.unwrap();
+        storage.migrate_up().await.unwrap();
+        let read = async || storage.find_user_by_handle("nobody").await;
+        let taken = [storage.reader.begin().await.unwrap(), storage.reader.begin().await.unwrap()];
+        assert!(matches!(read().await, Err(StorageError::Unavailable(_))));
+        drop(taken);
+        read().await.unwrap();
+    }
 }

@@ -199,6 +199,8 @@ mod tests {
             assert!(gate.enter(Instant::now()).is_ok());
         };
         tokio::select! {
+            // Both may wake in the same moment: then the answer is there before somebody asks.
+            biased;
             () = task => {}
             () = others => {}
         }

@@ -19,8 +19,10 @@ use touchline_client::{
 use touchline_ids::{ConnectionNumber, UserId};
 use touchline_storage::Entry;
 
-/// How long a REST call may take; the rules have a limit of their own.
-pub(crate) const REST_PATIENCE: Duration = Duration::from_secs(12);
+/// How long an api may take to answer before another one is asked, and how long that one may take; the rules have a
+/// limit of their own.
+const TURN: Duration = Duration::from_secs(3);
+const REST_PATIENCE: Duration = Duration::from_secs(12);
 
 pub(crate) struct Device {
     node: Node,
@@ -36,7 +38,14 @@ pub(crate) struct Device {
 struct Life {
     rules: Rules,
     sockets: BTreeMap<ConnectionNumber, Socket>,
-    calls: BTreeMap<CallId, Purpose>,
+    calls: BTreeMap<CallId, Asked>,
+}
+
+/// A question under way.
+struct Asked {
+    purpose: Purpose,
+    /// Of which api, and until when, before another one is asked.
+    first: Option<(Node, Instant, Rest)>,
 }
 
 struct Socket {
@@ -47,6 +56,7 @@ struct Socket {
     close: Option<u16>,
 }
 
+#[derive(Clone, Copy)]
 enum Purpose {
     Ticket(u64),
     Sync(u64),
@@ -65,7 +75,7 @@ impl Device {
         let (node, now) = (self.node, world.now);
         let Some(life) = &mut self.life else { return };
         match input {
-            Input::Answer(call, outcome) => life.answer(call, outcome, now),
+            Input::Answer(call, outcome) => life.answer(world, node, call, outcome),
             Input::Opened(wire) => life.say_hello(world, node, self.number, wire),
             Input::Received(wire, packet) => life.received(world, node, wire, packet),
             Input::Broken(wire) | Input::Silent(wire) => life.broken(wire, now),
@@ -129,14 +139,12 @@ impl Device {
                 Action::Tell(event) => self.tell(world, event),
                 Action::AskTicket { call } => {
                     let rest = Rest::Connect { user: self.user, device: self.number };
-                    let asked = ask_api(world, node, rest);
-                    life.calls.insert(asked, Purpose::Ticket(call));
+                    life.ask(world, node, Purpose::Ticket(call), rest);
                 }
                 Action::Sync { call, cursors, recent } => {
                     let cursors = cursors.iter().map(cursor).collect();
                     let rest = Rest::Sync { user: self.user, cursors, recent: i64::from(recent) };
-                    let asked = ask_api(world, node, rest);
-                    life.calls.insert(asked, Purpose::Sync(call));
+                    life.ask(world, node, Purpose::Sync(call), rest);
                 }
                 Action::Open { connection, gateway, ticket } => {
                     let wire = world.open(node, Node::Gateway(gateway.parse().unwrap_or_default()), false);
@@ -200,28 +208,42 @@ fn brief(event: &Event) -> String {
 }
 
 impl Life {
-    fn answer(&mut self, call: CallId, outcome: Outcome, now: Instant) {
+    /// Asks one of the apis, by a load balancer that mostly knows which ones are there.
+    fn ask(&mut self, world: &mut World, node: Node, purpose: Purpose, rest: Rest) {
+        let api = world.some_api();
+        let call = world.ask(node, api, Question::Api(rest.clone()), TURN);
+        self.calls.insert(call, Asked { purpose, first: Some((api, world.now + TURN, rest)) });
+    }
+
+    fn answer(&mut self, world: &mut World, node: Node, call: CallId, outcome: Outcome) {
         let answer = match outcome {
             Ok(Reply::Api(answer)) => Ok(answer),
             Ok(_) => return,
             Err(failure) => Err(failure),
         };
-        match self.calls.remove(&call) {
-            Some(Purpose::Ticket(call)) => {
+        let Some(Asked { purpose, first }) = self.calls.remove(&call) else { return };
+        let now = world.now;
+        if let Some((api, _, rest)) = first.filter(|(_, until, _)| answer.is_err() && now >= *until) {
+            let other = world.other_api(api);
+            let call = world.ask(node, other, Question::Api(rest), REST_PATIENCE);
+            self.calls.insert(call, Asked { purpose, first: None });
+            return;
+        }
+        match purpose {
+            Purpose::Ticket(call) => {
                 let result = match answer {
                     Ok(RestAnswer::Connect { gateways, ticket }) => Ok(connect(&gateways, &ticket)),
                     other => Err(error(&other)),
                 };
                 self.rules.ticket(call, result, now);
             }
-            Some(Purpose::Sync(call)) => {
+            Purpose::Sync(call) => {
                 let result = match answer {
                     Ok(RestAnswer::Synced(found)) => Ok(synced(found)),
                     other => Err(error(&other)),
                 };
                 self.rules.synced(call, result, now);
             }
-            None => {}
         }
     }
 
@@ -276,12 +298,6 @@ impl Life {
 fn hello(ticket: &str, device: usize, connection: ConnectionNumber) -> String {
     let device = calls::device_id(device);
     format!(r#"{{"type":"hello","ticket":"{ticket}","device_id":"{}","connection":{connection}}}"#, device.as_str())
-}
-
-/// Asks one of the apis, by a load balancer that mostly knows which ones are there.
-fn ask_api(world: &mut World, node: Node, rest: Rest) -> CallId {
-    let api = world.some_api();
-    world.ask(node, api, Question::Api(rest), REST_PATIENCE)
 }
 
 fn error(answer: &Result<RestAnswer, Failure>) -> ClientError {

@@ -11,8 +11,6 @@ pub(crate) struct Record {
     /// What senders were told: where each named message stands.
     pub(crate) accepted: BTreeMap<ClientMessageId, (ChannelId, Seq, MessageId)>,
     pub(crate) devices: BTreeMap<usize, Shown>,
-    /// When somebody asked an api that is stopped.
-    pub(crate) in_vain: Vec<(Node, Instant)>,
     pub(crate) closes: BTreeMap<u16, usize>,
     pub(crate) violations: Vec<String>,
     /// The database lost what it had answered for: an answer may differ from the one before.
@@ -61,11 +59,6 @@ impl Record {
         if before.is_some_and(|before| before != (channel, seq, id)) && !self.tail_lost {
             self.violation(format!("{} was answered twice, differently", name.as_str()));
         }
-    }
-
-    /// Somebody waits for the answer of an api that is stopped.
-    pub(crate) fn waits_in_vain(&mut self, asker: Node, now: Instant) {
-        self.in_vain.push((asker, now));
     }
 
     pub(crate) fn closed(&mut self, code: u16) {

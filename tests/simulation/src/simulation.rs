@@ -4,7 +4,7 @@ use crate::{
     Figures, Setting,
     api::Api,
     database::Database,
-    device::{self, Device},
+    device::Device,
     faults::{self, Fault, What},
     gateway::{self, Gateway},
     record::Record,
@@ -261,18 +261,14 @@ impl Simulation {
         self.world.break_store(Node::Database);
     }
 
-    /// Whether a device was not healthy in that time though it was connected: a fault concerned gateways, or it waited
-    /// for the answer of an api that is stopped.
-    pub(crate) fn was_hit(&self, device: usize, from: Instant, to: Instant) -> bool {
+    /// Whether devices were not healthy in that time though they were connected: a fault concerned gateways.
+    pub(crate) fn was_hit(&self, from: Instant, to: Instant) -> bool {
         let began = self.world.began;
         let hit = |fault: &Fault| {
             let (begins, ends) = (began + fault.at, began + fault.at + fault.lasts);
             fault.hits_gateways() && begins < to && ends + Duration::from_secs(2) > from
         };
-        let waits = |(asker, at): &(Node, Instant)| {
-            *asker == Node::Device(device) && *at < to && *at + device::REST_PATIENCE > from
-        };
-        self.faults.iter().any(hit) || self.world.record.in_vain.iter().any(waits)
+        self.faults.iter().any(hit)
     }
 
     pub(crate) fn figures(&self) -> Figures {

@@ -187,7 +187,7 @@ impl Judge<'_> {
                 if removed || shown.ever.get(&entry.message_id).is_some_and(|at| *at <= late) {
                     continue;
                 }
-                if self.is_healthy(device, committed, late) && !self.simulation.was_hit(device, committed, late) {
+                if self.is_healthy(device, committed, late) && !self.simulation.was_hit(committed, late) {
                     let took = shown.ever.get(&entry.message_id).map(|at| at.duration_since(committed));
                     wrong.push(format!("device {device} has {} of {id} after {took:?} only", entry.seq));
                 }

@@ -372,11 +372,7 @@ impl World {
         match process.state {
             State::Up => Some(Next::Run(node, input)),
             State::Paused => {
-                let asked = if let Input::Asked(call, _) = &input { Some(*call) } else { None };
                 process.backlog.push_back(input);
-                if let Some(call) = asked.and_then(|call| self.calls.get(&call)) {
-                    self.record.waits_in_vain(call.asker, self.now);
-                }
                 None
             }
             State::Down => None,
@@ -395,5 +391,11 @@ impl World {
         let there: Vec<_> = apis.iter().filter(|node| self.state(**node) != State::Down).copied().collect();
         let choice = if there.is_empty() || self.chance.random_ratio(1, 20) { apis } else { there };
         choice.get(self.chance.random_range(0..choice.len().max(1))).copied().unwrap_or(Node::Api(0))
+    }
+
+    /// The api after this one.
+    pub(crate) fn other_api(&self, than: Node) -> Node {
+        let apis = || self.processes.keys().filter(|node| matches!(node, Node::Api(_)));
+        apis().find(|node| **node > than).or_else(|| apis().next()).copied().unwrap_or(than)
     }
 }

@@ -18,7 +18,7 @@ use touchline_proto::{
 };
 
 /// Pushes without a result on one stream; beyond them none is handed to the transport.
-const PENDING: usize = 65_536;
+pub(super) const PENDING: usize = 65_536;
 /// How much longer than the wait for acks a result may take; then the gateway is silent.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a stream sees whether anything is owed, and one that is no longer wanted whether anybody still waits for

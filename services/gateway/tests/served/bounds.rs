@@ -106,3 +106,18 @@ async fn an_api_that_does_not_take_results_loses_its_stream() {
     });
     lost.await.expect("in time");
 }
+
+#[tokio::test]
+async fn a_push_to_more_recipients_than_one_may_have_reaches_nobody_and_says_so() {
+    let served = Served::start(|_| {}).await;
+    let (user, channel) = (UserId::new(), ChannelId::new());
+    let mut client = served.connect(user, "phone", 1).await;
+    let mut api = served.api().await;
+    let mut users = Vec::from_iter((0..20_000).map(|_| UserId::new()));
+    users.push(user);
+    api.push(message(channel, 1), &users, 0).await;
+    assert_eq!(api.answer().await.gone, users);
+    api.push(message(channel, 2), &users[1..], 0).await;
+    assert_eq!(client.hear().await["seq"], 2, "as many as it may have are served");
+    assert_eq!(api.answer().await.unacked, [user]);
+}

@@ -3,10 +3,10 @@
 use crate::{
     client::{Client, within},
     fixture::Served,
-    raw::{ask, get},
+    raw::{ask, get, read_to_end},
 };
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use touchline_ids::UserId;
 
 #[tokio::test]
@@ -62,7 +62,9 @@ async fn a_full_gateway_sends_newcomers_elsewhere() {
     assert_eq!(refused.expect("is refused").status(), 503);
     let late = UserId::new();
     waiting.hello(&served.world.ticket(late, "phone", Duration::from_secs(900)), "phone", 1).await;
-    assert_eq!(waiting.close_code().await, 1013);
+    let (code, reason, _) = waiting.closed().await;
+    let wait = reason.split_once("retry_after_ms=").and_then(|(_, wait)| wait.parse::<u32>().ok());
+    assert!(code == 1013 && wait.is_some_and(|wait| wait >= 1_000), "{code} {reason}");
     assert!(served.world.routes(late).await.is_empty());
 }
 
@@ -98,4 +100,25 @@ async fn one_session_too_many_of_a_user_closes_the_oldest() {
     for session in &mut sessions[1..] {
         session.is_alive().await;
     }
+}
+
+#[tokio::test]
+async fn a_flood_that_is_turned_away_is_answered_unheard() {
+    let served = Served::start(|config| config.limits.accepts_per_second = 1).await;
+    let mut silent = Vec::new();
+    within("nobody is heard any more", async {
+        loop {
+            for _ in 0..300 {
+                silent.push(TcpStream::connect(served.ws).await.expect("connects"));
+            }
+            let mut probe = TcpStream::connect(served.ws).await.expect("connects");
+            // It may be gone before it has read this.
+            let _ = probe.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            if read_to_end(&mut probe).await.starts_with(b"HTTP/1.1 503 ") {
+                return;
+            }
+        }
+    })
+    .await;
+    within("probes are heard again", async { while get(served.ws, "/livez").await != 200 {} }).await;
 }

@@ -330,7 +330,7 @@ impl Rules {
 fn retry_after(why: &Trouble) -> Duration {
     match why {
         Trouble::Failed(error) => asked_wait(error),
-        Trouble::Closed(_) => Duration::ZERO,
+        Trouble::Closed(closed) => closed.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER),
     }
 }
 
@@ -339,9 +339,9 @@ pub(super) fn asked_wait(error: &ClientError) -> Duration {
     asked.unwrap_or_default().min(LONGEST_RETRY_AFTER)
 }
 
-/// Whether PROTOCOL.md's table of close codes says "longest back-off".
+/// Whether PROTOCOL.md's table of close codes says "longest back-off", and the server named no time of its own.
 fn asks_for_patience(closed: &Closed) -> bool {
-    matches!(closed.code, 1002 | 1007 | 1009 | 1013 | 4008)
+    matches!(closed.code, 1002 | 1007 | 1009 | 1013 | 4008) && closed.retry_after().is_none()
 }
 
 /// Whether the server itself (not a proxy before it) refuses for good.

@@ -2,4 +2,5 @@
 //! when. The rules alone are tested beside them.
 
 mod following;
+mod hung;
 mod server;

@@ -63,7 +63,8 @@ impl Server {
         let url = format!("http://{}", http.local_addr().expect("bound"));
         let socket_url = format!("ws://{}", ws.local_addr().expect("bound"));
         let (to_test, calls) = mpsc::channel(QUEUE);
-        let app = Router::new().route("/v1/{call}", post(hand_over)).with_state(to_test);
+        let app = Router::new().route("/v1/{call}", post(hand_over));
+        let app = app.route("/v1/channels/{id}/messages", post(hand_over)).with_state(to_test);
         let life = Shutdown::new();
         life.spawn(async move { axum::serve(http, app).await });
         let (to_test, sockets) = mpsc::channel(QUEUE);
@@ -81,9 +82,14 @@ impl Server {
 
     /// A device of this server; its events.
     pub fn device(&self, change: impl FnOnce(&mut DeviceOptions)) -> mpsc::Receiver<Event> {
+        self.device_of(&Client::new(&self.url).expect("a URL"), change)
+    }
+
+    /// A device that may know other servers, too.
+    pub fn device_of(&self, client: &Client, change: impl FnOnce(&mut DeviceOptions)) -> mpsc::Receiver<Event> {
         let mut options = DeviceOptions::new(name());
         change(&mut options);
-        let client = Client::new(&self.url).expect("a URL").as_user("first token");
+        let client = client.as_user("first token");
         let mut device = Device::start(client, options);
         let (events, told) = mpsc::channel(1_000);
         self.life.spawn(async move {
@@ -98,9 +104,14 @@ impl Server {
 
     /// The next request, which must be to this call.
     pub async fn call(&mut self, path: &str) -> Call {
-        let call = within(path, self.calls.recv()).await.expect("the server runs");
+        let call = self.any_call().await;
         assert_eq!(call.path, path);
         call
+    }
+
+    /// The next request.
+    pub async fn any_call(&mut self) -> Call {
+        within("a call", self.calls.recv()).await.expect("the server runs")
     }
 
     /// Whether a request waits.

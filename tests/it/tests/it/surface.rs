@@ -54,6 +54,7 @@ fn the_protocol_prints_the_table_of_close_codes() {
             Wait::ForEver => "–",
             Wait::BackOff => "back-off",
             Wait::LongestBackOff => "longest back-off",
+            Wait::AsTold => "as told, else longest back-off",
         };
         let ends = format!("| {} | {} | {wait} |", yes(rule.reconnect), yes(rule.sync));
         assert!(row.ends_with(&ends), "{row} should end with {ends}");

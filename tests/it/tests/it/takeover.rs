@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use touchline_client::NewMessage;
 use touchline_harness::{Checker, Link, LinkKind, NodeName, Person, Rules, Sighting, Stack, eventually};
 use touchline_ids::{ChannelId, Seq};
+use touchline_storage::MAX_ATTEMPTS;
 
 /// How long a process may take to notice that it is to die.
 const DYING: Duration = Duration::from_secs(20);
@@ -231,5 +232,41 @@ async fn a_fan_out_that_panics_is_tried_again_by_another_api() -> Result<()> {
     }
     outbox_is_empty(&stack).await?;
     assert!(stack.node(VICTIM)?.log().contains("as a bug would"), "it did panic");
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_told_once_with_what_to_do_and_stands_in_the_list() -> Result<()> {
+    let stack = Stack::processes(2, 1).start().await?;
+    let alice = stack.sign_up("alice").await?;
+    let channel = stack.channel(&[&alice]).await?;
+    let next = alice.send(channel, "hello").await?.seq;
+    outbox_is_empty(&stack).await?;
+    // As five apis left it, one after the other.
+    let nobody = uuid::Uuid::nil();
+    let row = |seq: Seq, attempts: u32| {
+        format!(
+            "INSERT INTO outbox (channel_id, seq, owner, claim_until, attempts, no_push) \
+             VALUES ('{channel}', {}, '{nobody}', 0, {attempts}, FALSE)",
+            seq.0
+        )
+    };
+    let database = Database::connect(stack.database_url()).await?;
+    database.execute_unprepared(&row(Seq(1), MAX_ATTEMPTS)).await?;
+    eventually("it is given up", async || Ok(stack.storage().outbox_counts().await?.dead == 1)).await?;
+    let told = || -> Result<Vec<String>> {
+        let logs = [stack.api(0)?.log(), stack.api(1)?.log()].concat();
+        Ok(logs.lines().filter(|line| line.contains("touchline outbox list --dead")).map(str::to_owned).collect())
+    };
+    eventually("an operator is told", async || Ok(!told()?.is_empty())).await?;
+    // A row that is taken after it shows that they looked again.
+    database.execute_unprepared(&row(next, 1)).await?;
+    eventually("the next one is settled", async || Ok(stack.storage().outbox_counts().await?.waiting == 0)).await?;
+    let told = told()?;
+    let [line] = &told[..] else { panic!("told once: {told:?}") };
+    assert!(line.to_uppercase().contains("ERROR") && line.contains("outbox.dead"), "{line}");
+    let letters = stack.storage().letters(true, None, 10).await?;
+    assert_eq!(letters.iter().map(|letter| (letter.channel_id, letter.seq)).collect::<Vec<_>>(), [(channel, Seq(1))]);
+    database.close().await?;
     stack.stop().await
 }

@@ -146,6 +146,31 @@ fn each_close_code_is_followed_as_the_table_says() {
 }
 
 #[test]
+fn a_1013_that_says_when_to_come_back_is_obeyed_with_jitter() {
+    let full =
+        |ms: u64| Closed { code: 1013, reason: format!("overloaded: this gateway is full; retry_after_ms={ms}") };
+    let waits = (0..200).map(|seed| {
+        let (mut device, _) = Driven::online(options());
+        device.rules.rng = SmallRng::seed_from_u64(seed);
+        device.rules.closed(ConnectionNumber(1), full(4_000), device.now);
+        device.settle();
+        device.again_in()
+    });
+    let waits: Vec<_> = waits.collect();
+    let (shortest, longest) = (waits.iter().min(), waits.iter().max());
+    assert!(shortest >= Some(&seconds(4)) && longest <= Some(&seconds(5)), "{shortest:?} to {longest:?}");
+    assert!(longest > shortest);
+
+    // The same in place of a ready, and a number that means no harm.
+    let mut device = Driven::new(options());
+    device.give_ticket(2);
+    let connection = device.opening();
+    device.rules.not_opened(connection, ClientError::NotReady(full(u64::MAX)), device.now);
+    device.settle();
+    assert!(device.again_in() >= seconds(3_600) && device.again_in() <= seconds(3_601));
+}
+
+#[test]
 fn only_the_servers_own_refusal_is_final() {
     for (status, code, ends) in [
         (400, "invalid_field", true),

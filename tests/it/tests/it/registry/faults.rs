@@ -5,6 +5,7 @@ use super::{
     Redis,
     servers::{Server, cluster, eventually},
 };
+use futures_util::future::join_all;
 use touchline_ids::{IncarnationId, UserId};
 use touchline_registry::{Mode, Registration, Registry, Renewal, Settings, connect, contract, contract::Fixture};
 
@@ -59,6 +60,11 @@ async fn a_server_that_hangs_is_an_error_and_the_same_connection_goes_on() {
     server.signal("STOP");
     redis.registry.look_up(&[session.user]).await.unwrap_err();
     redis.registry.renew_lease(&lease).await.unwrap_err();
+    // Far more than may wait for the writer: all of them are told, and none waits for the others.
+    let user = [session.user];
+    let answers = join_all((0..5_000).map(|_| redis.registry.look_up(&user)));
+    let answers = tokio::time::timeout(std::time::Duration::from_secs(10), answers).await.expect("nobody waits long");
+    assert!(answers.iter().all(Result::is_err));
     server.signal("CONT");
     eventually("it is used again", async || redis.registry.look_up(&[session.user]).await.is_ok()).await;
     assert_eq!(redis.registry.look_up(&[session.user]).await.unwrap().len(), 1);
