@@ -141,11 +141,14 @@ async fn a_gateway_that_dies_half_way_through_registering_again_is_made_good(con
     let (times, mut slowest) = (context.pick(1, 4), Duration::ZERO);
     for _ in 0..times {
         arm(&mut stage, dying, "mid_reregister=1*return").await?;
-        // Its sessions go to the one that is there.
+        // By then every api knows it, and everybody comes to it.
+        sleep(Duration::from_secs(2)).await;
         stage.load.fault_began("killed");
         stage.stack.kill(other).await?;
         stage.recover().await;
         stage.stack.start_node(other).await?;
+        // Long enough that this death is a fault by itself.
+        sleep(Duration::from_secs(6)).await;
         stage.load.fault_began("flushed");
         redis.run::<()>("FLUSHALL").await?;
         stage.stack.ended(dying, Duration::from_secs(20)).await.context("the crash point did not end it")?;
