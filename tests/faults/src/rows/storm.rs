@@ -22,7 +22,7 @@ async fn everybody_comes_back_after_all_gateways_died(context: Context) -> Resul
     let sockets = context.pick(1_000, 15_000);
     let mut scene = Scene::new(&context);
     (scene.people, scene.channels, scene.members) = (sockets, sockets / 50, 50);
-    (scene.rate, scene.mix, scene.connects_per_second) = (4.0, Mix::steady(), 400);
+    (scene.rate, scene.mix, scene.connects_per_second) = (4.0, Mix::steady(), 250);
     let postgres = OwnPostgres::start_counting().await?;
     let mut stage = scene.open(Stack::processes(2, 3).on_postgres(&postgres), &context).await?;
     let curtain = stage.stack.curtain().await?;
