@@ -21,6 +21,7 @@ mod m0003_channels;
 mod m0004_messages;
 mod m0005_notifications;
 mod m0006_outbox_claims;
+mod m0007_messages_prev;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_messages::Migration),
             Box::new(m0005_notifications::Migration),
             Box::new(m0006_outbox_claims::Migration),
+            Box::new(m0007_messages_prev::Migration),
         ]
     }
 }

@@ -120,5 +120,6 @@ pub fn message(entry: &Entry) -> Message {
         kind: entry.kind.as_str().to_owned(),
         content: Bytes::copy_from_slice(entry.content.as_bytes()),
         created_at_ms: entry.created_at_ms,
+        prev: entry.prev.map(|check| check.0),
     }
 }

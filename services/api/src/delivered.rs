@@ -31,6 +31,11 @@ impl Delivered {
         self.lock().note((user, channel), seq);
     }
 
+    /// Forgets what waits: it is of a log that is no more.
+    pub fn forget(&self) {
+        *self.lock() = Waiting::default();
+    }
+
     /// Writes until the stop, and then what is left, once.
     pub async fn run(&self, storage: &Storage, shutdown: &Shutdown) {
         let mut stopping = std::pin::pin!(shutdown.stopping());

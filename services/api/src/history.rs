@@ -12,7 +12,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, MessageId, Seq, UserId};
 use touchline_storage::{Entry, MarkRead};
 use utoipa::{IntoParams, ToSchema};
 
@@ -32,18 +32,23 @@ pub struct Message {
     /// RFC 3339, UTC.
     created_at: String,
     /// The cursor check: eight hexadecimal digits of the message id, to send along with `seq` to sync.
-    check: String,
+    #[schema(value_type = String)]
+    check: Check,
+    /// The `check` of the entry before it; absent in the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    prev: Option<Check>,
 }
 
 impl TryFrom<Entry> for Message {
     type Error = Error;
 
     fn try_from(entry: Entry) -> Result<Self, Error> {
-        let Entry { channel_id, seq, message_id, sender_id, kind, content, created_at_ms } = entry;
+        let Entry { channel_id, seq, message_id, sender_id, kind, content, created_at_ms, prev } = entry;
         let content = RawValue::from_string(content)
             .map_err(|error| Error::Internal(format!("stored content of {channel_id}/{seq} is not JSON: {error}")))?;
-        let (created_at, check) = (clock::rfc3339(created_at_ms), format!("{:08x}", message_id.check()));
-        Ok(Self { channel_id, seq, message_id, sender_id, kind: kind.as_str(), content, created_at, check })
+        let (created_at, check) = (clock::rfc3339(created_at_ms), message_id.check());
+        Ok(Self { channel_id, seq, message_id, sender_id, kind: kind.as_str(), content, created_at, check, prev })
     }
 }
 

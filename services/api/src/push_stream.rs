@@ -96,7 +96,8 @@ impl PushStreams {
     /// messages at those positions for known.
     pub async fn resync_in_every_life(self: Arc<Self>, mut lives: watch::Receiver<u64>) {
         while lives.changed().await.is_ok() {
-            self.lock().values().for_each(|stream| stream.owed.add_everybody());
+            self.delivered.forget();
+            self.lock().values().for_each(|stream| stream.owed.begin_anew());
         }
     }
 

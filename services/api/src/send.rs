@@ -228,6 +228,7 @@ mod tests {
                 kind: touchline_storage::Kind::Text,
                 content: "x".repeat(text),
                 created_at_ms: 0,
+                prev: None,
             },
             members: Arc::new(Members { version: 1, users: vec![caller().user; recipients] }),
             notify: true,

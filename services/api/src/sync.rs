@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, sync::Arc};
-use touchline_ids::{ChannelId, Seq};
+use touchline_ids::{ChannelId, InvalidCheck, Seq};
 use touchline_storage::Cursor;
 use utoipa::ToSchema;
 
@@ -99,12 +99,7 @@ fn cursor(body: &CursorBody) -> Result<Cursor, Error> {
     if body.seq < Seq(0) {
         return Err(Error::field("cursors.seq", "must not be negative"));
     }
-    let check = match &body.check {
-        None => None,
-        Some(text) if text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            u32::from_str_radix(text, 16).ok()
-        }
-        Some(_) => return Err(Error::field("cursors.check", "must be eight hexadecimal digits")),
-    };
+    let check = body.check.as_deref().map(str::parse).transpose();
+    let check = check.map_err(|_: InvalidCheck| Error::field("cursors.check", "must be eight hexadecimal digits"))?;
     Ok(Cursor { channel_id: body.channel_id, seq: body.seq, check })
 }

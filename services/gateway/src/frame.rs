@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt::Write as _, time::Duration};
 use time::OffsetDateTime;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use touchline_ids::{ChannelId, ConnectionNumber, DeviceId, MessageId, Seq, SessionId, UserId};
+use touchline_ids::{ChannelId, Check, ConnectionNumber, DeviceId, MessageId, Seq, SessionId, UserId};
 use touchline_proto::push::Message;
 
 /// The one subprotocol.
@@ -238,9 +238,13 @@ pub(crate) fn message(message: &Message) -> Result<Encoded, &'static str> {
     let mut text = String::with_capacity(320 + content.len());
     write!(
         text,
-        r#"{{"type":"message","channel_id":"{channel}","seq":{seq},"message_id":"{id}","sender_id":"{sender}","kind":{kind},"content":{content},"created_at":"{created_at}","check":"{check:08x}"}}"#
+        r#"{{"type":"message","channel_id":"{channel}","seq":{seq},"message_id":"{id}","sender_id":"{sender}","kind":{kind},"content":{content},"created_at":"{created_at}","check":"{check}""#
     )
     .map_err(|_| "content")?;
+    if let Some(prev) = message.prev.map(Check) {
+        write!(text, r#","prev":"{prev}""#).map_err(|_| "content")?;
+    }
+    text.push('}');
     Ok(Encoded { channel, seq, text: text.into() })
 }
 
@@ -336,6 +340,7 @@ mod tests {
             kind: "te\"xt".into(),
             content: r#"{"text":"hé"}"#.into(),
             created_at_ms: 1_764_000_000_007,
+            prev: Some(0x0102_0304),
         }
     }
 
@@ -348,9 +353,13 @@ mod tests {
         let expected = serde_json::json!({
             "type": "message", "channel_id": encoded.channel.to_string(), "seq": 41, "message_id": id.to_string(),
             "sender_id": UserId::from_slice(&message.sender_id).expect("16 bytes").to_string(), "kind": "te\"xt",
-            "content": {"text": "hé"}, "created_at": "2025-11-24T16:00:00.007Z", "check": format!("{:08x}", id.check()),
+            "content": {"text": "hé"}, "created_at": "2025-11-24T16:00:00.007Z", "check": id.check(),
+            "prev": "01020304",
         });
         assert_eq!(json, expected);
+        let first = super::message(&Message { prev: None, ..message }).expect("is whole");
+        let json: serde_json::Value = serde_json::from_str(&first.text).expect("is JSON");
+        assert!(json.get("prev").is_none());
     }
 
     #[test]

@@ -270,6 +270,11 @@ impl Hub {
         acks
     }
 
+    /// What was acked is of a log that is no more.
+    pub(crate) fn forget_acks(&self) {
+        self.users.pin().values().for_each(|user| user.lock().acked = Acked::default());
+    }
+
     /// Every session now, in no order.
     pub(crate) fn members(&self) -> Vec<Arc<Member>> {
         let mut members = Vec::with_capacity(self.sessions() as usize);

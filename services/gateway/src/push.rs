@@ -135,6 +135,14 @@ impl PushStream {
                 self.gateway.routes.resync(hub, &members);
                 self.send(PushResult { push_id, ..PushResult::default() }).await
             }
+            Ok(What::Restart) => {
+                tracing::warn!(push.id = push_id, "the database began another life: everybody syncs");
+                let hub = &self.gateway.hub;
+                hub.forget_acks();
+                self.gateway.relay.forget();
+                self.gateway.routes.resync(hub, &hub.members());
+                self.send(PushResult { push_id, ..PushResult::default() }).await
+            }
             Err(what) => {
                 // It reaches nobody, and the answer says so: the api's next step finds them another way. Ending the
                 // stream instead would take every other push down with it.
@@ -237,6 +245,8 @@ pub(crate) enum What {
     /// Who has acked this?
     Ask(ChannelId, Seq),
     Resync,
+    /// As a resync of everybody, whose acks are forgotten.
+    Restart,
 }
 
 pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
@@ -258,6 +268,7 @@ pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
             Ok(What::Ask(channel, Seq(message.seq)))
         }
         Ok(Purpose::Resync) => Ok(What::Resync),
+        Ok(Purpose::Restart) => Ok(What::Restart),
         Err(_) => Err("purpose"),
     }
 }

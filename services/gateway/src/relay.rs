@@ -65,6 +65,11 @@ impl Relay {
         self.state().streams.len()
     }
 
+    /// Forgets what is to be told: it is of a log that is no more.
+    pub(crate) fn forget(&self) {
+        self.state().tale = Tale::default();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -71,6 +71,8 @@ pub enum SyncCause {
     Hole,
     /// The gateway sent more messages than arrived.
     Lost,
+    /// The log may be another one: another message came for the place of the last one, or a reset went back.
+    Other,
     /// The session is ready, for the first time or again.
     Ready,
 }

@@ -109,7 +109,7 @@ impl fmt::Display for Frame {
 mod tests {
     use super::*;
     use crate::model::Cursor;
-    use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+    use touchline_ids::{ChannelId, Check, MessageId, Seq, UserId};
 
     #[test]
     fn known_frames_are_typed_and_their_unknown_fields_ignored() {
@@ -120,7 +120,7 @@ mod tests {
             "later": true,
         });
         let Frame::Message(message) = Frame::parse(&text.to_string()) else { panic!("{text}") };
-        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), 250_000_000));
+        assert_eq!((message.channel_id, message.seq, message.check), (channel_id, Seq(7), Check(250_000_000)));
         let cursor = serde_json::to_value(Cursor { channel_id, seq: Seq(7), check: Some(message.check) }).unwrap();
         assert_eq!(cursor["check"], "0ee6b280");
         assert_eq!(Frame::parse(&format!(" {text}")), Frame::Message(message.clone()));

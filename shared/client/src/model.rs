@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
-use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, ClientMessageId, MessageId, Seq, UserId};
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -96,8 +96,10 @@ pub struct Message {
     /// RFC 3339, UTC.
     pub created_at: String,
     /// The cursor check for this seq: [`MessageId::check`] of its id, said by the server so that nobody need compute it.
-    #[serde(with = "check")]
-    pub check: u32,
+    pub check: Check,
+    /// The `check` of the entry before it; none in the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<Check>,
 }
 
 impl Message {
@@ -159,8 +161,8 @@ pub struct Cursor {
     /// Up to where.
     pub seq: Seq,
     /// [`MessageId::check`] of the message at `seq`, by which the server notices that its log lost its tail.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "check::serialize_some")]
-    pub check: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
 }
 
 /// What was missed.
@@ -222,26 +224,4 @@ pub struct Backoff {
     pub base_ms: u64,
     /// The longest delay of all, in milliseconds.
     pub cap_ms: u64,
-}
-
-/// A cursor check travels as eight hexadecimal digits.
-mod check {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(check: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{check:08x}"))
-    }
-
-    pub(super) fn serialize_some<S: Serializer>(check: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
-        match check {
-            Some(check) => serialize(check, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        let check = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 8);
-        check.ok_or_else(|| D::Error::custom("a check is eight hexadecimal digits"))
-    }
 }

@@ -290,6 +290,7 @@ impl Rules {
                     self.must_ack(channel);
                 }
             }
+            Taken::Other => self.want_sync(SyncCause::Other, now),
             Taken::Full => self.want_sync_after(SyncCause::Hole),
         }
         self.show(shown);

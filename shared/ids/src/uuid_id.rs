@@ -99,15 +99,6 @@ uuid_id!(
     SessionId
 );
 
-impl MessageId {
-    /// The cursor check: the id's last four bytes. They are random in a UUIDv7, so a log that lost its tail and
-    /// gave the same seq to another message is noticed.
-    pub fn check(&self) -> u32 {
-        let b = self.0.as_bytes();
-        u32::from_be_bytes([b[12], b[13], b[14], b[15]])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,19 +5,19 @@ use crate::{
     connection::{commit, in_time},
     entity::messages::{Column, Entity},
     error::Result,
-    log::{self, Locks, NewEntries, WhenLocked},
+    log::{self, Locked, Locks, NewEntries, WhenLocked},
     members,
     rows::{self, KEYS},
 };
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, FromQueryResult,
-    sea_query::{Expr, ExprTrait, Query, SelectStatement},
+    sea_query::{Expr, ExprTrait, Query, SelectStatement, UnionType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
-use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, ClientMessageId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
 /// A message to store.
@@ -122,16 +122,15 @@ async fn append(
     let versions = locked.values().map(|channel| (channel.id, channel.members_version)).collect();
     let members = members::current(transaction, &versions, cache).await?;
     // Under the lock: nobody stores in these channels between this look and our commit.
-    let stored = stored_before(transaction, &batch).await?;
+    let (stored, mut ends) = stored_before(transaction, &batch, &locked).await?;
 
-    let mut ends: BTreeMap<_, _> = locked.values().map(|channel| (channel.id, channel.last_seq)).collect();
     let mut new = NewEntries::default();
     let answers = number(batch, &elsewhere, stored, &members, &mut ends, &mut new);
 
-    ends.retain(|channel, seq| *seq > locked[channel].last_seq);
+    ends.retain(|channel, end| end.seq > locked[channel].last_seq);
     if !ends.is_empty() {
         new.write(transaction, owner).await?;
-        let ends: Vec<_> = ends.into_iter().collect();
+        let ends: Vec<_> = ends.into_iter().map(|(channel, end)| (channel, end.seq)).collect();
         for some in ends.chunks(KEYS) {
             transaction.execute(&log::advance(some)).await?;
         }
@@ -142,43 +141,86 @@ async fn append(
 /// What makes a message the same as another.
 type Key = (ChannelId, UserId, ClientMessageId);
 
-/// A message stored before under its key.
-#[derive(Clone, FromQueryResult)]
-struct First {
+/// An entry stored before: under the key of one of the batch, or at the end of a log.
+#[derive(FromQueryResult)]
+struct Before {
     channel_id: ChannelId,
     sender_id: UserId,
-    client_message_id: ClientMessageId,
+    client_message_id: Option<ClientMessageId>,
+    seq: Seq,
+    id: MessageId,
+    body_hash: Option<Vec<u8>>,
+    created_at: i64,
+}
+
+/// The first message under a key.
+struct First {
     seq: Seq,
     id: MessageId,
     body_hash: Vec<u8>,
     created_at: i64,
 }
 
-async fn stored_before(transaction: &DatabaseTransaction, batch: &[NewMessage]) -> Result<HashMap<Key, First>> {
-    let keys: BTreeSet<Key> = batch.iter().map(NewMessage::key).collect();
-    let keys: Vec<_> = keys.into_iter().collect();
-    let mut stored = HashMap::new();
-    for some in keys.chunks(KEYS) {
-        for first in rows::all::<First>(transaction, &with_keys(some)).await? {
-            stored.insert((first.channel_id, first.sender_id, first.client_message_id.clone()), first);
-        }
-    }
-    Ok(stored)
+/// A log's last entry.
+struct End {
+    seq: Seq,
+    check: Option<Check>,
 }
 
-/// Looks each key up in the unique index, by joining the keys to the table. Spelt as alternatives (`OR`), Postgres
+/// What is stored under the batch's keys, and the ends of the locked channels' logs.
+async fn stored_before(
+    transaction: &DatabaseTransaction,
+    batch: &[NewMessage],
+    locked: &BTreeMap<ChannelId, Locked>,
+) -> Result<(HashMap<Key, First>, BTreeMap<ChannelId, End>)> {
+    let keys: BTreeSet<Key> = batch.iter().map(NewMessage::key).collect();
+    let keys: Vec<_> = keys.into_iter().collect();
+    let places: Vec<_> = locked.values().map(|channel| (channel.id, channel.last_seq)).collect();
+    let end = |&(channel, seq)| (channel, End { seq, check: None });
+    let (mut stored, mut ends) = (HashMap::new(), places.iter().map(end).collect::<BTreeMap<_, _>>());
+    // Each locked channel is one of a key, so there are no more places than keys.
+    let mut places = places.chunks(KEYS);
+    for keys in keys.chunks(KEYS) {
+        let select = before(keys, places.next().unwrap_or_default());
+        for Before { channel_id, sender_id, client_message_id, seq, id, body_hash, created_at } in
+            rows::all(transaction, &select).await?
+        {
+            if let Some(end) = ends.get_mut(&channel_id).filter(|end| end.seq == seq) {
+                end.check = Some(id.check());
+            }
+            // Only what a client sent has both.
+            if let Some((name, body_hash)) = client_message_id.zip(body_hash) {
+                stored.insert((channel_id, sender_id, name), First { seq, id, body_hash, created_at });
+            }
+        }
+    }
+    Ok((stored, ends))
+}
+
+const COLUMNS: [Column; 7] = [
+    Column::ChannelId,
+    Column::SenderId,
+    Column::ClientMessageId,
+    Column::Seq,
+    Column::Id,
+    Column::BodyHash,
+    Column::CreatedAt,
+];
+
+/// What is stored under these keys and at these places. Each key is looked up in the unique index, by joining the keys to the table. Spelt as alternatives (`OR`), Postgres
 /// takes out what they have in common and reads a whole channel when all keys are of that channel.
-pub(crate) fn with_keys(keys: &[Key]) -> SelectStatement {
-    use Column::{BodyHash, ChannelId, ClientMessageId, CreatedAt, Id, SenderId, Seq};
-    let column = |column| Expr::col((Entity, column));
-    let channel = column(ChannelId).equals(("keys", "column1"));
-    let sender = column(SenderId).equals(("keys", "column2"));
-    let name = column(ClientMessageId).equals(("keys", "column3"));
-    Query::select()
-        .columns([ChannelId, SenderId, ClientMessageId, Seq, Id, BodyHash, CreatedAt].map(|column| (Entity, column)))
-        .from_values(keys.iter().cloned(), "keys")
-        .inner_join(Entity, channel.and(sender).and(name))
-        .take()
+pub(crate) fn before(keys: &[Key], places: &[(ChannelId, Seq)]) -> SelectStatement {
+    let is = |column: Column, key| Expr::col((Entity, column)).equals(("keys", key));
+    let channel = || is(Column::ChannelId, "column1");
+    let columns = || Query::select().columns(COLUMNS.map(|column| (Entity, column))).take();
+    let by_key = channel().and(is(Column::SenderId, "column2")).and(is(Column::ClientMessageId, "column3"));
+    let mut select = columns().from_values(keys.iter().cloned(), "keys").inner_join(Entity, by_key).take();
+    if !places.is_empty() {
+        let at_place = channel().and(is(Column::Seq, "column2"));
+        let ends = columns().from_values(places.iter().copied(), "keys").inner_join(Entity, at_place).take();
+        select.union(UnionType::All, ends);
+    }
+    select
 }
 
 impl NewMessage {
@@ -194,7 +236,7 @@ fn number(
     elsewhere: &HashSet<ChannelId>,
     mut stored: HashMap<Key, First>,
     members: &HashMap<ChannelId, Arc<Members>>,
-    ends: &mut BTreeMap<ChannelId, Seq>,
+    ends: &mut BTreeMap<ChannelId, End>,
     new: &mut NewEntries,
 ) -> Vec<Appended> {
     let answer = |message: NewMessage| {
@@ -214,25 +256,19 @@ fn number(
         if !members.contains(message.sender_id) {
             return Appended::NotAMember;
         }
-        *end = end.next();
-        let first = First {
-            channel_id: message.channel_id,
-            sender_id: message.sender_id,
-            client_message_id: message.client_message_id.clone(),
-            seq: *end,
-            id: message.message_id,
-            body_hash: message.body_hash.to_vec(),
-            created_at: message.created_at_ms,
-        };
-        stored.insert(message.key(), first);
+        let seq = end.seq.next();
+        let prev = std::mem::replace(end, End { seq, check: Some(message.message_id.check()) }).check;
+        let (id, body_hash, created_at) = (message.message_id, message.body_hash.to_vec(), message.created_at_ms);
+        stored.insert(message.key(), First { seq, id, body_hash, created_at });
         let entry = Entry {
             channel_id: message.channel_id,
-            seq: *end,
+            seq,
             message_id: message.message_id,
             sender_id: message.sender_id,
             kind: Kind::Text,
             content: message.content,
             created_at_ms: message.created_at_ms,
+            prev,
         };
         new.push(&entry, Some((message.client_message_id, message.body_hash)), message.no_push);
         Appended::Stored { entry, members: members.clone(), no_push: message.no_push }

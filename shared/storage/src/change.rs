@@ -6,6 +6,7 @@ use crate::{
     entity::{
         channels,
         members::{Column, Entity, OPEN},
+        messages,
     },
     error::Result,
     log::{self, Locked, Locks, NewEntries, WhenLocked},
@@ -157,6 +158,8 @@ async fn apply(
         Ok(done) => done,
         Err(not_done) => return Ok(not_done),
     };
+    // Under the lock: it stays the last one.
+    let last = messages::Entity::find_by_id((id, draft.channel.last_seq)).one(transaction).await?;
     let entry = Entry {
         channel_id: id,
         seq,
@@ -165,6 +168,7 @@ async fn apply(
         kind,
         content: content.to_string(),
         created_at_ms: change.created_at_ms,
+        prev: last.map(|last| last.id.check()),
     };
     let members = draft.members.clone();
     draft.write(&entry, owner).await?;

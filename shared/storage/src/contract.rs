@@ -38,7 +38,8 @@ macro_rules! storage_contract {
             channels: a_new_channel_has_its_members_and_its_first_entry, nobody_cannot_be_a_member,
                 channels_are_listed_in_pages, members_are_listed_in_pages,
                 no_channel_and_somebody_elses_look_alike, a_read_mark_only_rises;
-            append: seqs_are_dense_in_the_order_of_the_batch, two_processes_give_dense_seqs_and_agree,
+            append: seqs_are_dense_in_the_order_of_the_batch, every_entry_says_which_one_it_follows,
+                two_processes_give_dense_seqs_and_agree,
                 ten_concurrent_retries_make_one_row, a_duplicate_gets_the_first_answer,
                 another_body_under_the_same_key_is_a_conflict, a_key_belongs_to_one_sender_in_one_channel,
                 strangers_store_nothing, a_retry_after_leaving_still_gets_the_first_answer,
@@ -65,6 +66,7 @@ macro_rules! storage_contract {
                 an_operator_lists_retries_and_drops,
                 renewing_and_finishing_never_wait_crosswise, the_outbox_is_counted;
             delivery: missed_messages_are_coalesced, who_was_not_there_is_not_notified,
+                what_is_beyond_the_end_of_the_log_notifies_nobody,
                 two_processes_notify_the_same_users_crosswise, an_ack_only_rises_and_only_for_members,
                 a_late_ack_settles_the_notification, an_ack_before_the_miss_leaves_nothing_to_notify,
                 acks_misses_and_changes_never_wait_crosswise, of_an_ack_and_a_miss_at_once_the_ack_wins;

@@ -79,6 +79,7 @@ async fn create(transaction: &DatabaseTransaction, new: NewChannel, claim_owner:
         kind: Kind::Created,
         content: json!({ "name": new.name, "user_ids": members.users }).to_string(),
         created_at_ms: new.created_at_ms,
+        prev: None,
     };
     let row = channels::ActiveModel {
         id: Set(new.id),

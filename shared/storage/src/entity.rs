@@ -134,7 +134,7 @@ pub(crate) mod members {
 pub(crate) mod messages {
     use crate::Kind;
     use sea_orm::entity::prelude::*;
-    use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
+    use touchline_ids::{ChannelId, Check, ClientMessageId, MessageId, Seq, UserId};
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "messages")]
@@ -151,6 +151,7 @@ pub(crate) mod messages {
         #[sea_orm(column_type = "Text")]
         pub(crate) content: String,
         pub(crate) created_at: i64,
+        pub(crate) prev: Option<Check>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

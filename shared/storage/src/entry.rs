@@ -3,7 +3,7 @@
 use crate::entity::messages;
 use sea_orm::{DeriveActiveEnum, EnumIter, sea_query::StringLen};
 use serde::{Deserialize, Serialize};
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, MessageId, Seq, UserId};
 
 /// What an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, EnumIter, DeriveActiveEnum)]
@@ -55,6 +55,8 @@ pub struct Entry {
     pub content: String,
     /// When it was received, Unix milliseconds.
     pub created_at_ms: i64,
+    /// The check of the entry before it; none for the first, and for what was stored before this was kept.
+    pub prev: Option<Check>,
 }
 
 impl From<messages::Model> for Entry {
@@ -67,6 +69,7 @@ impl From<messages::Model> for Entry {
             kind: row.kind,
             content: row.content,
             created_at_ms: row.created_at,
+            prev: row.prev,
         }
     }
 }

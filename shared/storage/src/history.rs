@@ -16,7 +16,7 @@ use std::{
     ops::RangeInclusive,
     sync::Arc,
 };
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, MessageId, Seq, UserId};
 
 /// A page of a channel's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,7 @@ pub(crate) struct Piece {
     /// Of an entry that is read for its check only when it is short.
     content: Option<String>,
     created_at: i64,
+    prev: Option<Check>,
     /// In which life of the database it was read ([`crate::recent`]).
     pub(crate) epoch: i64,
     /// Read for its check, not for itself.
@@ -126,6 +127,7 @@ impl Piece {
             kind: self.kind,
             content: self.content?,
             created_at_ms: self.created_at,
+            prev: self.prev,
         })
     }
 }
@@ -134,8 +136,8 @@ impl Piece {
 /// ones are not worth it.
 const SHORT: i64 = 4 * 1024;
 
-const COLUMNS: [Column; 6] =
-    [Column::ChannelId, Column::Seq, Column::Id, Column::SenderId, Column::Kind, Column::CreatedAt];
+const COLUMNS: [Column; 7] =
+    [Column::ChannelId, Column::Seq, Column::Id, Column::SenderId, Column::Kind, Column::CreatedAt, Column::Prev];
 
 /// What of the ranges, in order of channel and seq, holds at most so many bytes of content.
 pub(crate) fn in_ranges(ranges: &[Range], bytes: usize, backend: DbBackend) -> SelectStatement {

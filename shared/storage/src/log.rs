@@ -120,6 +120,7 @@ impl NewEntries {
             kind: Set(entry.kind),
             content: Set(entry.content.clone()),
             created_at: Set(entry.created_at_ms),
+            prev: Set(entry.prev),
         });
     }
 

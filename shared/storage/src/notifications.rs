@@ -5,7 +5,7 @@ use crate::{
     connection::{commit, in_time},
     delivered::Mark,
     entity::{
-        members,
+        channels, members,
         notifications::{ActiveModel, Column, Entity},
     },
     error::Result,
@@ -24,8 +24,8 @@ use touchline_ids::{ChannelId, Seq, UserId};
 
 impl Storage {
     /// Nobody acked these messages for these users: each raises the user's row of the channel to that seq and counts
-    /// one more. Left out is who has acked since ([`delivered`](Self::delivered)), and who was not in the channel at
-    /// that seq. `now_ms` is when a new row is due, Unix milliseconds.
+    /// one more. Left out is who has acked since ([`delivered`](Self::delivered)), who was not in the channel at that
+    /// seq, and what is beyond the log's end: a database that lost its tail has nothing to notify of there. `now_ms` is when a new row is due, Unix milliseconds.
     ///
     /// # Errors
     /// When the database fails; then none is stored.
@@ -93,11 +93,13 @@ struct Interval {
     joined_seq: Seq,
     left_seq: Seq,
     delivered_seq: Seq,
+    /// The end of the channel's log.
+    last_seq: Seq,
 }
 
 /// Whether somebody with these intervals was to get the message at `seq` and has not acked it.
 fn misses(intervals: &[Interval], seq: Seq) -> bool {
-    intervals.iter().any(|interval| (interval.joined_seq..interval.left_seq).contains(&seq))
+    intervals.iter().any(|interval| (interval.joined_seq..interval.left_seq).contains(&seq) && seq <= interval.last_seq)
         && intervals.iter().all(|interval| interval.delivered_seq < seq)
 }
 
@@ -106,8 +108,15 @@ pub(crate) fn locking(keys: &[(UserId, ChannelId)]) -> SelectStatement {
     use members::Column::{ChannelId, DeliveredSeq, JoinedSeq, LeftSeq, UserId};
     let member = |column: members::Column| Expr::col((members::Entity, column));
     let same = member(ChannelId).equals(("keys", "column2")).and(member(UserId).equals(("keys", "column1")));
+    let last_seq = Query::select()
+        .column(channels::Column::LastSeq)
+        .from(channels::Entity)
+        .and_where(Expr::col((channels::Entity, channels::Column::Id)).equals((members::Entity, ChannelId)))
+        .take();
     Query::select()
         .columns([UserId, ChannelId, JoinedSeq, LeftSeq, DeliveredSeq].map(|column| (members::Entity, column)))
+        // No join: that would tempt Postgres to read every member of a channel for each of its keys.
+        .expr_as(last_seq, "last_seq")
         .from_values(keys.iter().copied(), "keys")
         .inner_join(members::Entity, same)
         .order_by((members::Entity, UserId), Order::Asc)

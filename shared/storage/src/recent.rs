@@ -201,6 +201,7 @@ mod tests {
             kind: Kind::Text,
             content: "x".repeat(bytes),
             created_at_ms: 0,
+            prev: None,
         })
     }
 

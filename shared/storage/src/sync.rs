@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, MessageId, Seq, UserId};
 
 /// Bytes of content in one answer: a thousand of the longest entries would be 48 MiB.
 const BYTES: usize = 1024 * 1024;
@@ -34,7 +34,7 @@ pub struct Cursor {
     pub seq: Seq,
     /// The check of the entry at `seq` ([`touchline_ids::MessageId::check`]), so that a log which lost its tail and
     /// grew again is noticed.
-    pub check: Option<u32>,
+    pub check: Option<Check>,
 }
 
 /// What the device needs to be up to date.
@@ -102,12 +102,12 @@ struct Known<'a> {
     /// Parts of logs that were read or remembered; of what was read the bytes may have ended before the part.
     parts: HashMap<Range, Vec<Arc<Entry>>>,
     /// The checks that came with cursors within what the user sees.
-    checks: HashMap<(ChannelId, Seq), Check>,
+    checks: HashMap<(ChannelId, Seq), AtPlace>,
 }
 
-struct Check {
+struct AtPlace {
     /// What the device holds.
-    held: u32,
+    held: Check,
     entry: AtCursor,
 }
 
@@ -118,7 +118,7 @@ enum AtCursor {
     Is(MessageId),
 }
 
-impl Check {
+impl AtPlace {
     fn is_wrong(&self) -> bool {
         match self.entry {
             AtCursor::Unknown => false,
@@ -136,7 +136,7 @@ impl<'a> Known<'a> {
                 && heads.get(&cursor.channel_id).is_some_and(|head| head.sees(cursor.seq))
             {
                 let id = storage.recent.id(epoch, cursor.channel_id, cursor.seq);
-                let check = Check { held, entry: id.map_or(AtCursor::Unknown, AtCursor::Is) };
+                let check = AtPlace { held, entry: id.map_or(AtCursor::Unknown, AtCursor::Is) };
                 checks.insert((cursor.channel_id, cursor.seq), check);
             }
         }

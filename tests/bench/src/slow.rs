@@ -144,6 +144,7 @@ impl Pushes {
             kind: "text".to_owned(),
             content: format!(r#"{{"at":{},"text":"{}"}}"#, now(), self.text).into(),
             created_at_ms: 1_764_000_000_000,
+            prev: None,
         };
         let request = PushRequest {
             incarnation: self.incarnation.as_bytes().to_vec().into(),

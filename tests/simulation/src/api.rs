@@ -236,7 +236,7 @@ impl Life {
             // Rows may be back that nobody works on.
             let fresh = world.names.uuid();
             self.owners.doubt(fresh, world.now);
-            self.resync_everybody(world);
+            self.begin_anew(world);
         }
     }
 

@@ -130,7 +130,7 @@ impl Database {
     /// Nobody acked this for the user, unless they did by now.
     fn notify(&mut self, (user, channel, seq): (UserId, ChannelId, Seq), now: Instant) {
         let Some(stored) = self.channels.get(&channel) else { return };
-        if stored.delivered(user) >= seq {
+        if stored.delivered(user) >= seq || seq > stored.last_seq() {
             return;
         }
         let up_to = self.notifications.entry((user, channel)).or_insert(seq);
@@ -164,6 +164,7 @@ impl Database {
             kind: Kind::Created,
             content: "{}".to_owned(),
             created_at_ms: 0,
+            prev: None,
         });
         users.iter().for_each(|user| channel.join(*user, Seq(1)));
         self.channels.insert(id, channel);

@@ -331,5 +331,6 @@ fn message(entry: &Entry) -> Message {
         content: serde_json::Value::Null,
         created_at: String::new(),
         check: entry.message_id.check(),
+        prev: entry.prev,
     }
 }

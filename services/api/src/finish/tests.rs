@@ -144,6 +144,7 @@ impl Scene {
             kind: Kind::Text,
             content: "\"hi\"".to_owned(),
             created_at_ms: 0,
+            prev: None,
         };
         let claim = self.claims.hold((entry.channel_id, entry.seq));
         let members = Arc::new(Members { version: 1, users: self.users.clone() });

@@ -43,7 +43,8 @@ struct Pending {
 
 struct Awaited {
     recipients: Bytes,
-    /// None: a RESYNC, of which nobody waits for the result.
+    purpose: Purpose,
+    /// None: a RESYNC or RESTART, of which nobody waits for the result.
     reply: Option<oneshot::Sender<Result<PushResult, Loss>>>,
 }
 
@@ -68,7 +69,7 @@ pub(super) async fn exchange(
                 line.owed.add(&awaited.recipients);
                 let _ = reply.send(Err(loss));
             }
-            None => line.owed.put_back(&awaited.recipients),
+            None => line.owed.put_back(&(awaited.purpose, awaited.recipients)),
         }
     }
     ended
@@ -138,7 +139,8 @@ impl Pending {
     ) -> PushRequest {
         self.last_id += 1;
         request.push_id = self.last_id;
-        self.pushes.insert(self.last_id, Awaited { recipients: request.recipients.clone(), reply });
+        let (recipients, purpose) = (request.recipients.clone(), request.purpose());
+        self.pushes.insert(self.last_id, Awaited { recipients, purpose, reply });
         let wait = Duration::from_millis(request.ack_wait_ms.into()) + PATIENCE;
         self.due.push_back((self.last_id, Instant::now() + wait));
         request
@@ -178,11 +180,11 @@ impl Line {
     /// Pays what is owed, if there is room for it now.
     fn resync(&self, pending: &mut Pending, outbound: &mpsc::Sender<PushRequest>) {
         let Ok(permit) = outbound.try_reserve() else { return };
-        if let Some(recipients) = self.owed.take() {
+        if let Some((purpose, recipients)) = self.owed.take() {
             let request = PushRequest {
                 incarnation: Bytes::copy_from_slice(self.gateway.incarnation.as_bytes()),
                 recipients,
-                purpose: Purpose::Resync.into(),
+                purpose: purpose.into(),
                 ..PushRequest::default()
             };
             permit.send(pending.send(request, None));

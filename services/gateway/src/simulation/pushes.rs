@@ -72,7 +72,11 @@ impl Gateway {
                 });
                 (channel, seq)
             }
-            Ok(What::Resync) => {
+            Ok(what @ (What::Resync | What::Restart)) => {
+                if matches!(what, What::Restart) {
+                    self.hub.forget_acks();
+                    self.streams.tale = Tale::default();
+                }
                 self.resync(&users, now);
                 return self.out.push_back(Output::Answer(stream, done(push_id).into()));
             }

@@ -59,6 +59,7 @@ impl World {
             kind: "text".to_owned(),
             content: "{}".into(),
             created_at_ms: 0,
+            prev: None,
         };
         self.gateway.push(&[self.user], &message, self.now)
     }

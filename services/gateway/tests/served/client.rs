@@ -250,5 +250,6 @@ pub fn message_with(channel: ChannelId, seq: i64, content: &str) -> Message {
         kind: "text".into(),
         content: content.to_owned().into(),
         created_at_ms: 1_764_000_000_000,
+        prev: None,
     }
 }

@@ -83,6 +83,24 @@ async fn naming_nobody_tells_everybody_to_sync() {
 }
 
 #[tokio::test]
+async fn another_life_of_the_database_ends_every_ack_and_has_everybody_sync() {
+    let served = Served::start(|_| {}).await;
+    let (user, channel) = (UserId::new(), ChannelId::new());
+    let mut device = served.connect(user, "phone", 1).await;
+    let mut api = served.api().await;
+    device.ack(channel, 5).await;
+    device.is_alive().await;
+    assert_eq!(api.ask(message(channel, 5), &[user], 0).await.unacked, []);
+    let push_id = api.send(|push| push.set_purpose(Purpose::Restart)).await;
+    assert_eq!(api.answer_to(push_id).await, Answer { push_id, ..Answer::default() });
+    device.ready().await;
+    assert_eq!(api.ask(message(channel, 5), &[user], 0).await.unacked, [user], "that was another log's 5");
+    device.ack(channel, 4).await;
+    device.is_alive().await;
+    assert_eq!(api.ask(message(channel, 4), &[user], 0).await.unacked, []);
+}
+
+#[tokio::test]
 async fn sessions_are_told_to_sync_while_the_registry_is_away() {
     let served = Served::start(|_| {}).await;
     let user = UserId::new();

@@ -119,7 +119,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use touchline_ids::{MessageId, Seq};
+    use touchline_ids::{Check, MessageId, Seq};
 
     fn screen(people: &[(UserId, &str)]) -> Screen {
         let mut screen = Screen::new(false, None);
@@ -136,7 +136,8 @@ mod tests {
             kind: kind.into(),
             content,
             created_at: "2026-01-02T03:04:05.678Z".into(),
-            check: 0,
+            check: Check(0),
+            prev: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{Cursor, Message, SyncedChannel};
 use std::{collections::BTreeMap, ops::RangeInclusive};
-use touchline_ids::{ChannelId, Seq};
+use touchline_ids::{ChannelId, Check, Seq};
 
 /// How many messages may wait for one that is missing, over all channels. More than a gateway's queue holds (256), so
 /// that only a device that is far behind meets it.
@@ -22,6 +22,15 @@ struct Waiting {
     syncs: u64,
 }
 
+/// Where a message belongs, by what is held.
+enum Place {
+    Held,
+    HeldByAnother,
+    Next,
+    /// Or nobody knows.
+    Later,
+}
+
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -29,7 +38,9 @@ pub(super) enum Taken {
     Shown,
     /// It was held already.
     Known,
-    /// One before it is missing.
+    /// Another one is held in its place: one of the two is of a log that lost its tail.
+    Other,
+    /// One before it is missing, or it does not follow the one that is held: a sync tells.
     Aside,
     /// One before it is missing, and so many wait that the farthest of its channel was dropped: a sync must bring it.
     Full,
@@ -40,24 +51,26 @@ impl Log {
         Self { cursors: cursors.into_iter().map(|cursor| (cursor.channel_id, cursor)).collect(), ..Self::default() }
     }
 
-    /// Takes a message: what can be shown now is appended to `shown`, in order. `syncs` have begun so far.
+    /// Takes a message that was pushed: what can be shown now is appended to `shown`, in order. `syncs` have begun so
+    /// far.
     pub(super) fn take(&mut self, message: Message, syncs: u64, shown: &mut Vec<Message>) -> Taken {
         let channel = message.channel_id;
-        // The first entry of a channel needs nothing before it.
-        let held = self.held(channel).or((message.seq == Seq(1)).then_some(Seq(0)));
-        match held {
-            Some(held) if message.seq <= held => Taken::Known,
-            Some(held) if message.seq.0 - 1 == held.0 => {
+        match self.place_of(&message) {
+            Place::Held => Taken::Known,
+            Place::HeldByAnother => Taken::Other,
+            Place::Next if self.follows(&message) => {
                 self.hold(message, shown);
                 self.take_from_aside(channel, shown);
                 Taken::Shown
             }
-            _ => self.put_aside(message, syncs),
+            Place::Next | Place::Later => self.put_aside(message, syncs),
         }
     }
 
-    /// Takes a channel's part of the answer to sync number `sync`; as [`take`](Self::take).
-    pub(super) fn take_synced(&mut self, synced: SyncedChannel, sync: u64, shown: &mut Vec<Message>) {
+    /// Takes a channel's part of the answer to sync number `sync`; as [`take`](Self::take), but for what follows what:
+    /// the server has compared the cursor. Whether that is so still: a cursor that was raised meanwhile may be of a
+    /// log that is no more.
+    pub(super) fn take_synced(&mut self, synced: SyncedChannel, sync: u64, shown: &mut Vec<Message>) -> bool {
         let SyncedChannel { channel_id, head_seq, messages, reset, .. } = synced;
         if reset {
             // What came before this sync began and is real is in its answer. The rest is of a log that is no more.
@@ -67,9 +80,15 @@ impl Log {
             self.cursors.insert(channel_id, Cursor { channel_id, seq, check: None });
         }
         for message in messages {
-            self.take(message, sync, shown);
+            match self.place_of(&message) {
+                Place::Held => {}
+                Place::HeldByAnother => return false,
+                Place::Next => self.hold(message, shown),
+                Place::Later => _ = self.put_aside(message, sync),
+            }
         }
         self.take_from_aside(channel_id, shown);
+        true
     }
 
     /// One was not a member of this channel when sync number `sync` was answered: whether it was held until now.
@@ -109,6 +128,29 @@ impl Log {
         aside.map(|((_, seq), _)| *seq).or(self.held(channel))
     }
 
+    fn place_of(&self, message: &Message) -> Place {
+        // The first entry of a channel needs nothing before it.
+        let held = self.held(message.channel_id).or((message.seq == Seq(1)).then_some(Seq(0)));
+        match held {
+            Some(held) if message.seq == held && self.check(message).is_some_and(|held| held != message.check) => {
+                Place::HeldByAnother
+            }
+            Some(held) if message.seq <= held => Place::Held,
+            Some(held) if message.seq.0 - 1 == held.0 => Place::Next,
+            _ => Place::Later,
+        }
+    }
+
+    /// Whether the next message follows the one that is held, as far as both are known.
+    fn follows(&self, next: &Message) -> bool {
+        self.check(next).zip(next.prev).is_none_or(|(held, prev)| held == prev)
+    }
+
+    /// The check of the last entry held of this message's channel.
+    fn check(&self, message: &Message) -> Option<Check> {
+        self.cursors.get(&message.channel_id)?.check
+    }
+
     fn hold(&mut self, message: Message, shown: &mut Vec<Message>) {
         self.cursors.insert(message.channel_id, message.cursor());
         shown.push(message);
@@ -126,21 +168,21 @@ impl Log {
     }
 
     fn take_from_aside(&mut self, channel: ChannelId, shown: &mut Vec<Message>) {
-        while let Some(held) = self.held(channel)
-            && let Some(seq) = self.first_aside(channel)
-            && (seq <= held || seq.0 - 1 == held.0)
-        {
-            // What is at or below the cursor came another way meanwhile.
-            if let Some(waiting) = self.aside.remove(&(channel, seq))
-                && seq > held
+        while let Some((at, first)) = self.aside.range(all_of(channel)).next() {
+            let (at, next) = (*at, &first.message);
+            let is_next = match self.place_of(next) {
+                Place::Later => return,
+                Place::Next if !self.follows(next) => return,
+                Place::Next => true,
+                // It came another way meanwhile.
+                Place::Held | Place::HeldByAnother => false,
+            };
+            if let Some(waiting) = self.aside.remove(&at)
+                && is_next
             {
                 self.hold(waiting.message, shown);
             }
         }
-    }
-
-    fn first_aside(&self, channel: ChannelId) -> Option<Seq> {
-        self.aside.range(all_of(channel)).next().map(|((_, seq), _)| *seq)
     }
 
     fn drop_aside(&mut self, unwanted: impl Fn(ChannelId, &Waiting) -> bool) {
@@ -156,6 +198,7 @@ fn all_of(channel: ChannelId) -> RangeInclusive<(ChannelId, Seq)> {
 mod tests {
     use super::*;
     use crate::rules::tests::message;
+    use touchline_ids::MessageId;
 
     fn synced(channel_id: ChannelId, seqs: &[i64], head: i64, reset: bool) -> SyncedChannel {
         let messages = seqs.iter().map(|seq| message(channel_id, *seq)).collect();
@@ -259,6 +302,51 @@ mod tests {
         assert!(log.has_hole());
         assert_eq!(push(&mut log, channel, 11, 2), [11, 12]);
         assert!(!log.has_hole(), "the stranger's is of a channel that one is not in");
+    }
+
+    /// Entries of a log that is no other's, each with the check of the one before it.
+    fn chain(channel: ChannelId, seqs: std::ops::RangeInclusive<i64>, before: Option<&Message>) -> Vec<Message> {
+        let mut prev = before.map(|message| message.check);
+        let entries = seqs.map(|seq| {
+            let check = MessageId::new().check();
+            let message = Message { check, prev, ..message(channel, seq) };
+            prev = Some(message.check);
+            message
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn a_message_of_another_log_waits_for_the_sync() {
+        let channel = ChannelId::new();
+        let log = chain(channel, 1..=12, None);
+        // The server lost 10 and gave its place, and the next ones, to others.
+        let other = chain(channel, 10..=12, Some(&log[8]));
+        let (mut device, mut shown) = (Log::default(), Vec::new());
+        log[..10].iter().for_each(|message| assert_eq!(device.take(message.clone(), 1, &mut shown), Taken::Shown));
+        assert_eq!(device.take(other[1].clone(), 1, &mut shown), Taken::Aside, "it does not follow the lost one");
+        assert_eq!(device.take(log[11].clone(), 1, &mut shown), Taken::Aside);
+        assert_eq!(device.take(log[10].clone(), 1, &mut shown), Taken::Shown, "this one does, and 12 follows");
+        assert_eq!((device.held(channel), device.has_hole(), shown.len()), (Some(Seq(12)), false, 12));
+        assert_eq!(device.take(log[11].clone(), 1, &mut shown), Taken::Known);
+        assert_eq!(device.take(other[2].clone(), 1, &mut shown), Taken::Other);
+        let anew = SyncedChannel { channel_id: channel, head_seq: Seq(12), messages: other, more: false, reset: true };
+        assert!(device.take_synced(anew, 2, &mut shown));
+        assert_eq!((device.held(channel), shown.len()), (Some(Seq(12)), 15));
+    }
+
+    #[test]
+    fn an_answer_that_the_cursor_overtook_is_compared_again() {
+        let channel = ChannelId::new();
+        let log = chain(channel, 1..=11, None);
+        let other = chain(channel, 10..=12, Some(&log[8]));
+        let (mut device, mut shown) = (Log::default(), Vec::new());
+        // Asked for at 9; 10 and 11 of the lost log were pushed before the answer came.
+        log.iter().for_each(|message| assert_eq!(device.take(message.clone(), 1, &mut shown), Taken::Shown));
+        let answer =
+            SyncedChannel { channel_id: channel, head_seq: Seq(12), messages: other, more: false, reset: false };
+        assert!(!device.take_synced(answer, 1, &mut shown));
+        assert_eq!((device.held(channel), shown.len()), (Some(Seq(11)), 11));
     }
 
     #[test]

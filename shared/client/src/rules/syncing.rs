@@ -207,7 +207,7 @@ impl Rules {
         for channel in synced.channels {
             let (channel_id, has_more) = (channel.channel_id, channel.more);
             let Some(channel) = self.as_named(channel, named) else { continue };
-            progress |= self.take_channel(channel, number);
+            progress |= self.take_channel(channel, number, &mut run);
             more |= has_more;
             self.must_ack(channel_id);
         }
@@ -231,14 +231,19 @@ impl Rules {
     }
 
     /// Takes a channel's part: whether it changed anything.
-    fn take_channel(&mut self, channel: SyncedChannel, number: u64) -> bool {
+    fn take_channel(&mut self, channel: SyncedChannel, number: u64, run: &mut Run) -> bool {
         let SyncedChannel { channel_id, head_seq, reset, .. } = channel;
+        let held = self.log.held(channel_id);
         if reset {
-            let held = self.log.held(channel_id);
             self.actions.push_back(Action::Tell(Event::Reset { channel_id, head_seq, held }));
         }
         let mut shown = Vec::new();
-        self.log.take_synced(channel, number, &mut shown);
+        let fits = self.log.take_synced(channel, number, &mut shown);
+        // What came since the answer was written, and before the place that one went back from, was dropped as known.
+        let went_back = reset && held > self.log.held(channel_id);
+        if !fits || went_back {
+            run.again = run.again.max(Some(SyncCause::Other));
+        }
         let progress = reset || !shown.is_empty();
         self.show(shown);
         progress

@@ -9,9 +9,9 @@ mod any_order;
 mod online;
 mod reconnect;
 
-/// A message of which only its place matters.
+/// The message at a place, the same one every time.
 pub(super) fn message(channel_id: ChannelId, seq: i64) -> Message {
-    let message_id = MessageId::new();
+    let message_id = MessageId(uuid::Uuid::from_u128(channel_id.0.as_u128() ^ u128::from(seq.cast_unsigned())));
     Message {
         channel_id,
         seq: Seq(seq),
@@ -21,6 +21,7 @@ pub(super) fn message(channel_id: ChannelId, seq: i64) -> Message {
         content: "x".into(),
         created_at: "2026-01-02T03:04:05Z".into(),
         check: message_id.check(),
+        prev: None,
     }
 }
 

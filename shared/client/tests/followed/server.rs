@@ -145,12 +145,12 @@ pub fn ready(session: SessionId) -> Value {
     json!({"type": "ready", "session_id": session, "heartbeat_s": 1, "expires_in_s": 900})
 }
 
-/// A message; as a frame, too.
+/// The message at a place, the same one every time; as a frame, too.
 pub fn message(channel: ChannelId, seq: i64) -> Value {
-    let id = MessageId::new();
+    let id = MessageId(uuid::Uuid::from_u128(channel.0.as_u128() ^ u128::from(seq.cast_unsigned())));
     json!({
         "type": "message", "channel_id": channel, "seq": seq, "message_id": id, "sender_id": UserId::new(),
-        "kind": "text", "content": "x", "created_at": "2026-01-02T03:04:05Z", "check": format!("{:08x}", id.check()),
+        "kind": "text", "content": "x", "created_at": "2026-01-02T03:04:05Z", "check": id.check(),
     })
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{report::Broken, text};
 use serde_json::json;
 use touchline_client::Message;
+use touchline_ids::Check;
 
 const RUN: &str = "run";
 
@@ -27,7 +28,8 @@ fn entry(channel: ChannelId, seq: i64, kind: &str, content: serde_json::Value) -
         kind: kind.into(),
         content,
         created_at: "2026-01-02T03:04:05Z".into(),
-        check: 0,
+        check: Check(0),
+        prev: None,
     }
 }
 

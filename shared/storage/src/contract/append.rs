@@ -41,6 +41,28 @@ pub async fn seqs_are_dense_in_the_order_of_the_batch(one: Storage, two: Storage
     Ok(())
 }
 
+pub async fn every_entry_says_which_one_it_follows(one: Storage, two: Storage) -> Result<()> {
+    let [ada, bob] = users(&one).await?;
+    let (a, b) = (channel(&one, ada, &[]).await?, channel(&one, ada, &[]).await?);
+    append(&one, vec![message(a, ada, "x"), message(b, ada, "x"), message(a, ada, "y")]).await?;
+    let joined = add(&two, a, ada, bob).await?;
+    // One retry, one new: the retried entry is in the middle of the log, not its end.
+    let again = message(a, bob, "z");
+    append(&two, vec![again.clone(), message(b, ada, "z")]).await?;
+    append(&one, vec![message(a, ada, "x"), again, message(a, bob, "y")]).await?;
+    assert_eq!(joined.0, 4);
+    for (id, length) in [(a, 7), (b, 3)] {
+        let log = log(&one, id).await?;
+        let follows: Vec<_> = log.iter().map(|entry| entry.prev).collect();
+        let mut checks: Vec<_> = log.iter().map(|entry| Some(entry.message_id.check())).collect();
+        checks.insert(0, None);
+        assert_eq!((log.len(), &follows[..]), (length, &checks[..length]));
+        let page = two.history(ada, id, None, None, 10).await?.expect("she is in it");
+        assert_eq!(page.entries, log);
+    }
+    Ok(())
+}
+
 pub async fn two_processes_give_dense_seqs_and_agree(one: Storage, two: Storage) -> Result<()> {
     let ada = user(&one).await?;
     let ids = [channel(&one, ada, &[]).await?, channel(&one, ada, &[]).await?, channel(&one, ada, &[]).await?];

@@ -18,6 +18,7 @@ async fn marks(storage: &Storage, channel: ChannelId, user: UserId) -> Result<Ve
 pub async fn missed_messages_are_coalesced(one: Storage, two: Storage) -> Result<()> {
     let [ada, bob] = users(&one).await?;
     let (a, b) = (channel(&one, ada, &[bob]).await?, channel(&one, ada, &[]).await?);
+    fill(&one, a, ada, 8).await?;
     one.notify(&[], 5).await?;
     one.notify(&[(bob, a, Seq(4)), (ada, a, Seq(4)), (ada, b, Seq(1)), (ada, a, Seq(3))], 10).await?;
     two.notify(&[(ada, a, Seq(9)), (bob, a, Seq(2))], 20).await?;
@@ -41,6 +42,17 @@ pub async fn who_was_not_there_is_not_notified(one: Storage, two: Storage) -> Re
     Ok(())
 }
 
+pub async fn what_is_beyond_the_end_of_the_log_notifies_nobody(one: Storage, two: Storage) -> Result<()> {
+    let [ada, bob] = users(&one).await?;
+    let id = channel(&one, ada, &[bob]).await?;
+    fill(&one, id, ada, 2).await?;
+    two.notify(&[(bob, id, Seq(4)), (bob, id, Seq(9))], 1).await?;
+    assert_eq!(one.pending_notifications(id).await?, [], "a log that lost its tail has no such message");
+    two.notify(&[(bob, id, Seq(3)), (bob, id, Seq(4))], 1).await?;
+    assert_eq!(one.pending_notifications(id).await?, [(bob, Seq(3), 1)]);
+    Ok(())
+}
+
 pub async fn two_processes_notify_the_same_users_crosswise(one: Storage, two: Storage) -> Result<()> {
     let ada = user(&one).await?;
     let mut ids = Vec::new();
@@ -49,12 +61,12 @@ pub async fn two_processes_notify_the_same_users_crosswise(one: Storage, two: St
     }
     ids.sort();
     let forwards: Vec<Mark> = ids.iter().map(|&id| (ada, id, Seq(1))).collect();
-    let backwards: Vec<Mark> = ids.iter().rev().map(|&id| (ada, id, Seq(2))).collect();
+    let backwards: Vec<Mark> = forwards.iter().rev().copied().collect();
     let tasks =
         [(one.clone(), forwards.clone()), (two.clone(), backwards.clone()), (two, forwards), (one.clone(), backwards)];
     at_once(tasks.map(|(storage, missed)| async move { storage.notify(&missed, 1).await })).await?;
     for id in ids {
-        assert_eq!(one.pending_notifications(id).await?, [(ada, Seq(2), 4)]);
+        assert_eq!(one.pending_notifications(id).await?, [(ada, Seq(1), 4)]);
     }
     Ok(())
 }

@@ -115,8 +115,8 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("append: lock or not", b.build(&log::locking(batch, WhenLocked::PassOver, b)), &["channels_pkey"]),
         ("append: existing", b.build(&log::existing(batch)), &["channels_pkey"]),
         ("append: members", b.build(&members::of_channels(batch)), &["ux_members_channel"]),
-        ("append: duplicates", b.build(&append::with_keys(&keys)), &["ux_messages_key"]),
-        ("append: duplicates in one channel", b.build(&append::with_keys(&in_one)), &["ux_messages_key"]),
+        ("append: before", b.build(&append::before(&keys, &places)), &["ux_messages_key", "messages_pkey"]),
+        ("append: before in one channel", b.build(&append::before(&in_one, &of_one[..2])), &["ux_messages_key", "messages_pkey"]),
         ("append: ends", b.build(&log::advance(&places)), &["channels_pkey"]),
         ("change: roles", b.build(&roles), &[ONE_MEMBER]),
         ("outbox: finish", b.build(&outbox::delete(&places[..16])), &["outbox_pkey"]),
@@ -192,6 +192,7 @@ async fn fill(storage: &Storage) -> Result<Filled> {
             kind: Set(Kind::Text),
             content: Set("\"x\"".to_owned()),
             created_at: Set(0),
+            prev: Set(None),
         });
         entity::messages::Entity::insert_many(rows).exec_without_returning(db).await?;
         let rows = (1..=3).map(|seq| entity::outbox::ActiveModel {

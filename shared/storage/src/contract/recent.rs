@@ -1,7 +1,7 @@
 use super::{add, append, at_once, change, channel, fill, log, message, remove, seqs, user, users};
 use crate::{Action, Cursor, Storage, Synced, error::Result, recent::Recent};
 use std::sync::Arc;
-use touchline_ids::{ChannelId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, Seq, UserId};
 
 /// The same database through a storage that remembers at most so many bytes.
 fn remembering(storage: &Storage, bytes: usize) -> Storage {
@@ -68,7 +68,7 @@ impl Scene {
                 usize::try_from(seq.0 - 1).ok().and_then(|at| log.get(at)).map(|entry| entry.message_id.check());
             let check = match self.dice.below(8) {
                 0 => None,
-                1 => check.map(|check| check ^ 1),
+                1 => check.map(|check| Check(check.0 ^ 1)),
                 _ => check,
             };
             if self.dice.below(6) > 0 {

@@ -1,6 +1,6 @@
 use super::{add, append, channel, fill, log, message, remove, seqs, user, users};
 use crate::{Cursor, Storage, SyncedChannel, error::Result};
-use touchline_ids::{ChannelId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, Seq, UserId};
 
 fn cursor(channel_id: ChannelId, seq: i64) -> Cursor {
     Cursor { channel_id, seq: Seq(seq), check: None }
@@ -40,7 +40,7 @@ pub async fn a_right_cursor_is_an_ack_once(one: Storage, two: Storage) -> Result
     let with_check = |seq, check| Cursor { check: Some(check), ..cursor(a, seq) };
     let acked = async |cursors: &[Cursor]| Ok::<_, crate::StorageError>(two.sync(bob, cursors, 1).await?.acked);
     assert_eq!(acked(&[with_check(4, right), cursor(b, 1)]).await?, [(a, Seq(4)), (b, Seq(1))]);
-    assert_eq!(acked(&[with_check(4, right ^ 1), cursor(b, 2), cursor(ChannelId::new(), 1)]).await?, []);
+    assert_eq!(acked(&[with_check(4, Check(right.0 ^ 1)), cursor(b, 2), cursor(ChannelId::new(), 1)]).await?, []);
     assert_eq!(acked(&[cursor(a, 0)]).await?, []);
     one.delivered(&[(bob, a, Seq(4))]).await?;
     assert_eq!(acked(&[with_check(4, right)]).await?, []);
@@ -128,7 +128,7 @@ pub async fn a_wrong_check_resets_and_a_right_one_does_not(one: Storage, _: Stor
     fill(&one, id, ada, 9).await?;
     let log = log(&one, id).await?;
     let right = |seq: i64| Cursor { check: Some(log[seq as usize - 1].message_id.check()), ..cursor(id, seq) };
-    let wrong = |seq: i64| Cursor { check: right(seq).check.map(|check| check ^ 1), ..cursor(id, seq) };
+    let wrong = |seq: i64| Cursor { check: right(seq).check.map(|check| Check(check.0 ^ 1)), ..cursor(id, seq) };
     assert_eq!(one.sync(ada, &[right(10)], 3).await?.channels, []);
     assert_eq!(told(&one.sync(ada, &[right(7)], 3).await?.channels[0]), (id, 10, vec![8, 9, 10], false, false));
     // At the end as well: a log that lost its tail may have grown back to the same length.
@@ -136,7 +136,7 @@ pub async fn a_wrong_check_resets_and_a_right_one_does_not(one: Storage, _: Stor
         assert_eq!(told(&one.sync(ada, &[wrong(seq)], 2).await?.channels[0]), (id, 10, vec![9, 10], false, true));
     }
     // Before the first entry there is nothing to check.
-    let start = Cursor { check: Some(7), ..cursor(id, 0) };
+    let start = Cursor { check: Some(Check(7)), ..cursor(id, 0) };
     assert_eq!(one.sync(ada, &[start], 2).await?.channels[0].entries.len(), 10);
     Ok(())
 }
@@ -149,7 +149,7 @@ pub async fn a_cursor_outside_the_log_resets(one: Storage, _: Storage) -> Result
     append(&one, vec![message(id, ada, "hello bob")]).await?;
     assert_eq!(joined, 6);
     for seq in [i64::MIN, -1, 0, 4, 8, i64::MAX] {
-        let check = Some(1);
+        let check = Some(Check(1));
         let synced = one.sync(bob, &[Cursor { check, ..cursor(id, seq) }], 20).await?;
         assert_eq!(told(&synced.channels[0]), (id, 7, vec![6, 7], false, true), "{seq}");
     }

@@ -89,14 +89,14 @@ impl Stream {
     /// Tells the gateway to let those sync whom it may owe something.
     fn pay(&mut self, world: &mut World, node: Node) {
         let (State::Open(_), Some(wire)) = (self.state, self.wire) else { return };
-        let Some(owed) = self.owed.take() else { return };
+        let Some((purpose, owed)) = self.owed.take() else { return };
         // They come in no order.
         let mut users: Vec<_> = unpack_users(&owed).into_iter().flatten().collect();
         users.sort_unstable();
         let resync = PushRequest {
             incarnation: Bytes::copy_from_slice(self.lease.incarnation.as_bytes()),
             recipients: pack_users(users.iter()),
-            purpose: Purpose::Resync.into(),
+            purpose: purpose.into(),
             ..PushRequest::default()
         };
         let id = self.add(resync, None, world.now);
@@ -115,7 +115,7 @@ impl Stream {
                     self.owed.add(&awaited.request.recipients);
                     lost.push(push);
                 }
-                None => self.owed.put_back(&awaited.request.recipients),
+                None => self.owed.put_back(&(awaited.request.purpose(), awaited.request.recipients)),
             }
         }
         lost
@@ -182,9 +182,10 @@ impl Life {
         self.lost(world, lost, Loss::Broken);
     }
 
-    pub(super) fn resync_everybody(&mut self, world: &mut World) {
+    pub(super) fn begin_anew(&mut self, world: &mut World) {
+        self.acks.clear();
         for stream in self.streams.values_mut() {
-            stream.owed.add_everybody();
+            stream.owed.begin_anew();
             stream.pay(world, self.node);
         }
     }

@@ -40,6 +40,10 @@ impl Channel {
         self.log.get(usize::try_from(seq.0 - 1).ok()?)
     }
 
+    pub(crate) fn last(&self) -> Option<&Entry> {
+        self.log.last()
+    }
+
     pub(crate) fn push(&mut self, entry: Entry) {
         self.log.push(entry);
     }
@@ -139,8 +143,9 @@ impl Database {
         self.store(entry(id, seq, message_id, user, kind), true, owner, by_its_clock)
     }
 
-    fn store(&mut self, entry: Entry, no_push: bool, owner: Uuid, by_its_clock: Instant) -> Appended {
+    fn store(&mut self, mut entry: Entry, no_push: bool, owner: Uuid, by_its_clock: Instant) -> Appended {
         let Some(channel) = self.channels.get_mut(&entry.channel_id) else { return Appended::NotAMember };
+        entry.prev = channel.last().map(|before| before.message_id.check());
         channel.push(entry.clone());
         self.committed.insert((entry.channel_id, entry.seq), by_its_clock - self.ahead);
         self.outbox.insert((entry.channel_id, entry.seq), Row::new(owner, no_push, by_its_clock));
@@ -149,5 +154,5 @@ impl Database {
 }
 
 fn entry(channel_id: ChannelId, seq: Seq, message_id: MessageId, sender_id: UserId, kind: Kind) -> Entry {
-    Entry { channel_id, seq, message_id, sender_id, kind, content: "{}".to_owned(), created_at_ms: 0 }
+    Entry { channel_id, seq, message_id, sender_id, kind, content: "{}".to_owned(), created_at_ms: 0, prev: None }
 }

@@ -2,7 +2,7 @@
 
 use super::{Channel, Database, Interval};
 use std::collections::BTreeSet;
-use touchline_ids::{ChannelId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, Seq, UserId};
 use touchline_storage::Entry;
 
 /// Entries of one channel in one answer; few, so that `more` happens in a small world.
@@ -13,7 +13,7 @@ const PER_CHANNEL: i64 = 12;
 pub(crate) struct Cursor {
     pub(crate) channel: ChannelId,
     pub(crate) seq: Seq,
-    pub(crate) check: Option<u32>,
+    pub(crate) check: Option<Check>,
 }
 
 /// What the device needs to be up to date.

@@ -66,6 +66,29 @@ fn a_hole_that_opens_during_a_sync_gets_one_of_its_own() {
 }
 
 #[test]
+fn another_message_at_the_cursor_is_a_reason_to_sync_and_is_not_acked() {
+    let (mut device, channel) = Driven::online(options());
+    let other = message(ChannelId::new(), 10);
+    device.frame(1, Frame::Message(Message { channel_id: channel, ..other }));
+    assert_eq!((device.acks().len(), device.syncs()), (0, 1));
+    device.answer_sync(nothing_new());
+    device.wait(seconds(20));
+    assert_eq!((device.shown(), device.syncs()), (vec![], 0), "the server found the cursor right: that was the end");
+}
+
+#[test]
+fn a_reset_that_goes_back_is_followed_by_one_more_sync() {
+    let (mut device, channel) = Driven::online(options());
+    device.frame(1, Frame::Message(Message { channel_id: channel, ..message(ChannelId::new(), 10) }));
+    let (call, _) = device.sync();
+    // Pushed after the answer was written: below the cursor it is dropped as known.
+    device.frame(1, pushed(channel, 8));
+    device.rules.synced(call, Ok(synced(channel, [6, 7], true)), device.now);
+    let cursors = device.answer_sync(synced(channel, [8], false));
+    assert_eq!((cursors[0].seq, device.shown(), device.syncs()), (Seq(7), vec![6, 7, 8], 0));
+}
+
+#[test]
 fn acks_are_contiguous_and_at_most_one_a_second() {
     let (mut device, channel) = Driven::online(options());
     device.frame(1, pushed(channel, 11));
