@@ -145,9 +145,13 @@ async fn a_gateway_that_dies_half_way_through_registering_again_is_made_good(con
         arm(&mut stage, dying, "mid_reregister=1*return").await?;
         // By then every api knows it, and everybody comes to it.
         sleep(Duration::from_secs(2)).await;
-        stage.load.fault_began("killed");
         stage.stack.kill(other).await?;
-        stage.recover().await;
+        sleep(Duration::from_secs(1)).await;
+        eventually("everybody is there", async || {
+            let now = stage.load.progress();
+            Ok(now.online == now.devices && now.behind == 0)
+        })
+        .await?;
         stage.stack.start_node(other).await?;
         // Long enough that this death is a fault by itself.
         sleep(Duration::from_secs(6)).await;
