@@ -9,7 +9,6 @@ use tokio::{
         mpsc::{self, error::TrySendError},
     },
     task::JoinHandle,
-    time::Instant,
 };
 use touchline_ids::ChannelId;
 use touchline_mesh::Shutdown;
@@ -38,7 +37,7 @@ pub struct Lines {
 }
 
 struct Line {
-    queue: mpsc::Sender<(Command, Instant)>,
+    queue: mpsc::Sender<Command>,
     /// Commands put into it so far.
     put: u64,
     task: JoinHandle<Option<()>>,
@@ -61,11 +60,11 @@ impl Lines {
     pub fn follow(&mut self, command: Command) -> Option<Command> {
         let Some(channel) = command.channel() else { return Some(command) };
         let Some(line) = self.lines.get_mut(&channel) else { return Some(command) };
-        match line.queue.try_send((command, Instant::now())) {
+        match line.queue.try_send(command) {
             Ok(()) => line.put += 1,
-            Err(TrySendError::Full((command, _))) => refuse(command),
+            Err(TrySendError::Full(command)) => refuse(command),
             // Its task has panicked.
-            Err(TrySendError::Closed((command, _))) => {
+            Err(TrySendError::Closed(command)) => {
                 self.lines.remove(&channel);
                 return Some(command);
             }
@@ -129,7 +128,7 @@ struct Turns {
 }
 
 impl Turns {
-    async fn run(self, mut queue: mpsc::Receiver<(Command, Instant)>, say_idle: mpsc::Sender<Idle>) {
+    async fn run(self, mut queue: mpsc::Receiver<Command>, say_idle: mpsc::Sender<Idle>) {
         let mut turn = Vec::with_capacity(BATCH);
         let mut done = 0;
         while queue.recv_many(&mut turn, BATCH).await > 0 {
@@ -147,19 +146,19 @@ impl Turns {
 
     /// Carries out what makes one transaction: it may wait for the lock as long as the database lets it, so whoever
     /// has waited for long is told first.
-    async fn carry_out_next(&self, turn: &mut Peekable<vec::Drain<'_, (Command, Instant)>>) {
+    async fn carry_out_next(&self, turn: &mut Peekable<vec::Drain<'_, Command>>) {
         let mut transaction: Vec<_> = turn.next().into_iter().collect();
-        while matches!(transaction.first(), Some((Command::Send { .. }, _)))
-            && let Some(send) = turn.next_if(|(command, _)| matches!(command, Command::Send { .. }))
+        while matches!(transaction.first(), Some(Command::Send { .. }))
+            && let Some(send) = turn.next_if(|command| matches!(command, Command::Send { .. }))
         {
             transaction.push(send);
         }
         let (late, in_time): (Vec<_>, Vec<_>) =
-            transaction.into_iter().partition(|(_, since)| since.elapsed() > PATIENCE);
-        for (command, _) in late {
+            transaction.into_iter().partition(|command| command.waited() > PATIENCE);
+        for command in late {
             command.refuse(Error::Unavailable { what: "this channel is busy" });
         }
-        self.store.carry_out(in_time.into_iter().map(|(command, _)| command), WhenLocked::Wait).await;
+        self.store.carry_out(in_time, WhenLocked::Wait).await;
     }
 }
 

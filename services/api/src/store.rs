@@ -94,7 +94,7 @@ impl Store {
             Err(error) => {
                 tracing::warn!(batch.size = sends.len(), %error, "batch not stored");
                 for send in sends {
-                    let _ = send.reply.send(Err(Error::of_batch(&error)));
+                    send.reply.send(Err(Error::of_batch(&error)));
                 }
                 return;
             }
@@ -113,7 +113,7 @@ impl Store {
             self.note(&alone);
             match alone {
                 Ok(appended) => stored.extend(pass.answer(vec![send], appended)),
-                Err(error) => drop(send.reply.send(Err(error.into()))),
+                Err(error) => send.reply.send(Err(error.into())),
             }
         }
         stored
@@ -136,7 +136,7 @@ impl Store {
             Ok(Changed::Stored { entry, members }) => Some((entry.clone(), Arc::clone(members))),
             _ => None,
         };
-        let _ = reply.send(changed.map_err(Into::into));
+        reply.send(changed.map_err(Into::into));
         if let Some((entry, members)) = stored {
             self.hand_on(Stored { entry, members, notify: false, traceparent }).await;
         }
@@ -149,7 +149,7 @@ impl Store {
             Ok(CreateChannel::Created { entry, members, .. }) => Some((entry.clone(), Arc::clone(members))),
             _ => None,
         };
-        let _ = reply.send(created.map_err(Into::into));
+        reply.send(created.map_err(Into::into));
         if let Some((entry, members)) = stored {
             self.hand_on(Stored { entry, members, notify: false, traceparent }).await;
         }
@@ -210,6 +210,6 @@ fn answer(appended: Appended, traceparent: String, reply: Reply<Receipt>) -> Opt
         Appended::Locked => (Err(Error::Unavailable { what: "this channel is busy" }), None),
     };
     // The caller may be gone; the message is stored all the same.
-    let _ = reply.send(answer);
+    reply.send(answer);
     stored
 }

@@ -26,6 +26,9 @@ const SHORT_LOCK: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Most commands that are tried again with the next batch.
 const PASSED_OVER: usize = 32;
+/// How long a command may have waited when its transaction begins. With the 5 s that one may take its request is
+/// answered before it is given up, when nobody would know what became of it.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What became of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +55,19 @@ pub struct Stored {
     pub traceparent: String,
 }
 
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+/// Where the answer to a command goes.
+pub(crate) struct Reply<T> {
+    to: oneshot::Sender<Result<T, Error>>,
+    /// When it was asked for.
+    asked: Instant,
+}
+
+impl<T> Reply<T> {
+    /// Answers, if somebody still waits for it.
+    pub(crate) fn send(self, answer: Result<T, Error>) {
+        let _ = self.to.send(answer);
+    }
+}
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
@@ -115,7 +130,8 @@ impl Writer {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
+        let (to, answer) = oneshot::channel();
+        let reply = Reply { to, asked: Instant::now() };
         self.queue.try_send(command(reply)).map_err(|error| match error {
             TrySendError::Full(_) => Error::Unavailable { what: "too many sends are waiting" },
             TrySendError::Closed(_) => Error::Unavailable { what: "this server is stopping" },
@@ -141,12 +157,32 @@ impl Command {
     /// Answers that it was not done.
     pub(crate) fn refuse(self, error: Error) {
         match self {
-            Self::Send { reply, .. } => drop(reply.send(Err(error))),
-            Self::Change { reply, .. } => drop(reply.send(Err(error))),
-            Self::Create { reply, .. } => drop(reply.send(Err(error))),
+            Self::Send { reply, .. } => reply.send(Err(error)),
+            Self::Change { reply, .. } => reply.send(Err(error)),
+            Self::Create { reply, .. } => reply.send(Err(error)),
             #[cfg(test)]
             Self::Panic => {}
         }
+    }
+
+    /// How long ago it was asked for.
+    pub(crate) fn waited(&self) -> Duration {
+        match self {
+            Self::Send { reply, .. } => reply.asked.elapsed(),
+            Self::Change { reply, .. } => reply.asked.elapsed(),
+            Self::Create { reply, .. } => reply.asked.elapsed(),
+            #[cfg(test)]
+            Self::Panic => Duration::ZERO,
+        }
+    }
+
+    /// Gives itself back, unless it has waited for so long that it is refused.
+    fn in_time(self) -> Option<Self> {
+        if self.waited() <= PATIENCE {
+            return Some(self);
+        }
+        self.refuse(Error::Unavailable { what: "too many sends are waiting" });
+        None
     }
 }
 
@@ -190,7 +226,7 @@ impl WriterTask {
             let batch: Vec<_> = mem::take(&mut passed_over.commands)
                 .into_iter()
                 .chain(received.drain(..))
-                .filter_map(|command| lines.follow(command))
+                .filter_map(|command| lines.follow(command).and_then(Command::in_time))
                 .collect();
             if !batch.is_empty() {
                 let undone = store.carry_out(batch, WhenLocked::PassOver).await;
@@ -248,10 +284,12 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn every_send_of_a_batch_is_answered_while_the_fan_out_is_full() {
-        let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
-        let storage = storage(&folder).await;
+    /// A writer with room for one message in its fan-out, and a channel of its owner alone.
+    async fn writer_with_channel(
+        folder: &tempfile::TempDir,
+        life: &Shutdown,
+    ) -> (Writer, mpsc::Receiver<Stored>, ChannelId, UserId) {
+        let storage = storage(folder).await;
         let (owner, id) = (UserId::new(), ChannelId::new());
         let user = NewUser {
             id: owner,
@@ -276,7 +314,13 @@ mod tests {
         };
         writer.create(channel, String::new()).await.unwrap();
         assert_eq!(stored.recv().await.unwrap().entry.seq, Seq(1));
+        (writer, stored, id, owner)
+    }
 
+    #[tokio::test]
+    async fn every_send_of_a_batch_is_answered_while_the_fan_out_is_full() {
+        let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let (writer, mut stored, id, owner) = writer_with_channel(&folder, &life).await;
         // On one thread all four are queued before the writer takes them, as one batch. Nobody takes what it hands on.
         let sends = ["1", "2", "3", "4"].map(|name| writer.send(message(id, owner, name), String::new()));
         let receipts = futures_util::future::join_all(sends);
@@ -290,6 +334,28 @@ mod tests {
             assert_eq!(stored.recv().await.unwrap().entry.seq.0, seq, "handed on in order");
         }
         assert_eq!(another.await.unwrap().seq, Seq(6));
+        life.stop();
+        life.wait(std::time::Duration::from_secs(20)).await;
+    }
+
+    #[tokio::test]
+    async fn a_send_that_has_waited_for_too_long_is_refused_and_not_stored() {
+        let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
+        let (writer, mut stored, id, owner) = writer_with_channel(&folder, &life).await;
+        // Nobody takes what it hands on, so that it stands still.
+        writer.send(message(id, owner, "1"), String::new()).await.unwrap();
+        writer.send(message(id, owner, "2"), String::new()).await.unwrap();
+        let late = writer.send(message(id, owner, "3"), String::new());
+        let time_passes = async {
+            tokio::time::pause();
+            tokio::time::advance(PATIENCE + Duration::from_secs(1)).await;
+            tokio::time::resume();
+            stored.recv().await.unwrap();
+            stored.recv().await.unwrap();
+        };
+        let (late, ()) = tokio::join!(late, time_passes);
+        assert!(matches!(late, Err(Error::Unavailable { .. })), "{late:?}");
+        assert_eq!(writer.send(message(id, owner, "4"), String::new()).await.unwrap().seq, Seq(4));
         life.stop();
         life.wait(std::time::Duration::from_secs(20)).await;
     }

@@ -73,6 +73,8 @@ pub struct Sends {
     pub unresolved: u64,
     /// Requests, repeated ones included.
     pub attempts: u64,
+    /// The most requests that one message took until it was known what became of it.
+    pub most_tries: u64,
     /// Requests with an unknown outcome.
     pub unknown: u64,
     /// Messages with such a request whose outcome became known by repeating it.

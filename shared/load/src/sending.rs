@@ -150,8 +150,10 @@ impl Senders {
     async fn until_known(&self, message: &Message) -> End {
         let board = &self.board;
         let deadline = Instant::now() + board.plan.sending.patience;
-        let (mut unknown, mut rest) = (false, REST);
+        let (mut unknown, mut rest, mut tries) = (false, REST, 0);
         loop {
+            tries += 1;
+            board.counts.most_tries.fetch_max(tries, Ordering::Relaxed);
             let wait = match self.attempt(message).await {
                 Try::Accepted(sent) => return self.accepted(message, &sent, unknown),
                 // What an earlier try did is not undone by it.

@@ -69,6 +69,7 @@ impl Report {
         line(f, "messages", &row(&messages))?;
         let requests = [
             ("in all", sends.attempts),
+            ("for one message at most", sends.most_tries),
             ("deferred (429, 503)", sends.deferred),
             ("with unknown outcome", sends.unknown),
             ("messages resolved", sends.resolved),

@@ -2,6 +2,7 @@
 //!
 //! Never depends on a fake of anything of ours.
 
+mod crashes;
 mod notices;
 mod outcome;
 mod oversize;

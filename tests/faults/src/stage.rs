@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -58,6 +59,8 @@ pub(crate) struct Stage {
     /// The channels of each user.
     memberships: BTreeMap<UserId, Vec<ChannelId>>,
     after: Duration,
+    /// Where the load's own report is kept.
+    logs: PathBuf,
     /// Whether messages may be left in the outbox for good.
     pub(crate) dead_letters: u64,
     /// Whether a process may have panicked.
@@ -131,6 +134,7 @@ impl Scene {
             kinds: self.mix.deal(self.people),
             memberships,
             after: context.seconds(2, 5),
+            logs: context.logs.clone(),
             channels: channels.iter().map(|channel| channel.id).collect(),
             people,
             stack,
@@ -182,8 +186,9 @@ impl Stage {
         let absent = self.notices.reach(&self.users(Kind::Absent)).await?;
         let steady: BTreeSet<UserId> = self.users(Kind::Steady).into_keys().collect();
         let while_live = self.notices.ever(&steady);
-        let Self { stack, load, dead_letters, panics, .. } = self;
+        let Self { stack, load, dead_letters, panics, logs, .. } = self;
         let report = load.finish().await?;
+        std::fs::write(logs.join("load.json"), serde_json::to_vec_pretty(&report)?)?;
         let mut outcome = Outcome::of(&report);
         outcome.notify(absent);
         outcome.notified_while_live = while_live;

@@ -53,6 +53,20 @@ impl Curtain {
         Ok(rows.first().context("a row")?.try_get("", "n")?)
     }
 
+    /// How many queries that lock nothing the database has answered so far, on a Postgres that counts them; but for
+    /// those of the outbox and the notifications, at which one looks all the time. Its other statistics come late, by
+    /// seconds.
+    ///
+    /// # Errors
+    /// When it does not count.
+    pub async fn reads(&self) -> Result<i64> {
+        self.change("CREATE EXTENSION IF NOT EXISTS pg_stat_statements", []).await?;
+        let sql = "SELECT COALESCE(SUM(calls), 0)::BIGINT AS n FROM pg_stat_statements \
+                   WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                   AND query ~* '^\\s*(SELECT|WITH)' AND query !~* 'FOR (NO KEY )?UPDATE|pg_stat_statements|outbox|notifications'";
+        self.number(sql).await
+    }
+
     /// Changes rows behind everybody's back; answers how many.
     ///
     /// # Errors

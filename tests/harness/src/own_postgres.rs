@@ -23,6 +23,7 @@ pub struct OwnPostgres {
     server: Option<Child>,
     port: u16,
     folder: TempDir,
+    counts_statements: bool,
 }
 
 impl OwnPostgres {
@@ -31,6 +32,18 @@ impl OwnPostgres {
     /// # Errors
     /// When Postgres is not installed or does not start.
     pub async fn start() -> Result<Self> {
+        Self::start_with(false).await
+    }
+
+    /// One that counts every statement (`pg_stat_statements`), for [`Curtain::reads`](crate::Curtain::reads).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_counting() -> Result<Self> {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(counts_statements: bool) -> Result<Self> {
         // Under /tmp: short enough for a Unix socket's path.
         let folder = TempDir::with_prefix_in("touchline-postgres.", "/tmp")?;
         if getuid().is_root() {
@@ -39,7 +52,7 @@ impl OwnPostgres {
         let data = folder.path().join("db");
         let arguments = ["-U", "touchline", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"];
         run(program("initdb")?.arg("-D").arg(&data).args(arguments))?;
-        let mut this = Self { server: None, port: 0, folder };
+        let mut this = Self { server: None, port: 0, folder, counts_statements };
         for _ in 0..TRIES {
             this.port = free_port()?;
             if this.start_again().await.is_ok() {
@@ -66,6 +79,7 @@ impl OwnPostgres {
             .arg("-k")
             .arg(self.folder.path())
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-c", "max_connections=400"])
+            .args(self.counts_statements.then_some("--shared_preload_libraries=pg_stat_statements"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -7,6 +7,9 @@ use touchline_ids::{ChannelId, ConnectionNumber, SessionId};
 
 /// PROTOCOL.md, section 4: silence of so long means that the connection is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// Who was let in and stayed for so long has failed no more. Short, or a device that a few gateways die under, one after
+/// the other, waits for longer each time; and long enough that one which is let in and dropped at once comes ever later.
+const LASTS: Duration = Duration::from_secs(5);
 /// At most one ack in this time.
 const ACK_EVERY: Duration = Duration::from_secs(1);
 /// No number of the server's makes a time farther away than this. (A time that is too far cannot be computed.)
@@ -68,7 +71,7 @@ impl Link {
             expires: now,
             renew_at: None,
             move_at: None,
-            lasts_at: Some(after(now, heartbeat)),
+            lasts_at: Some(after(now, LASTS)),
         };
         link.expires_in(ready.expires_in, rng, now);
         link

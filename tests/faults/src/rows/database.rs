@@ -28,7 +28,12 @@ pub(super) const ROWS: &[Scenario] = &[
         true
     ),
     scenario!(17, a_locked_channel_holds_up_only_itself, "others' p99 ≤ 1.2 × before + 50 ms", false),
-    scenario!(17, a_slow_database_loses_nothing, "accepted ≥ 50 %", false),
+    scenario!(
+        17,
+        a_slow_database_loses_nothing,
+        "every answer within 10 s: accepted, or 503 with Retry-After; sockets closed 0",
+        false
+    ),
     scenario!(
         18,
         clients_of_a_database_that_lost_its_tail_start_again,
@@ -92,7 +97,9 @@ async fn a_locked_channel_holds_up_only_itself(context: Context) -> Result<Outco
     Ok(outcome)
 }
 
-/// A fifth of a second more for each question to the database.
+/// A fifth of a second more for each question to the database: a transaction takes a second and a half, and keeps its
+/// channels from the other api as long. What is over its budget then is refused and told when to come back, and the
+/// senders do; how much is accepted meanwhile follows from the number of questions and channels, and is told only.
 async fn a_slow_database_loses_nothing(context: Context) -> Result<Outcome> {
     let mut scene = Scene::new(&context);
     scene.rate = 10.0;
@@ -108,9 +115,15 @@ async fn a_slow_database_loses_nothing(context: Context) -> Result<Outcome> {
         stage.stack.link(Link::Database(api))?.heal();
     }
     let (mut outcome, report) = stage.close_with_report().await?;
+    let (sends, answer, closed) = (report.sends, report.answer, closed(&report));
     let percent = (after.accepted - before.accepted) * 100 / (after.messages - before.messages).max(1);
-    outcome.tell(format!("accepted {percent} % meanwhile, {} told to come later", report.sends.deferred));
-    outcome.aim(percent >= 50, format!("only {percent} % were accepted"));
+    outcome.tell(format!(
+        "accepted {percent} % meanwhile, {} told to come later; accepted in the end after p50 {:.0} ms, p99 {:.0} ms; sockets closed {closed}",
+        sends.deferred, answer.p50_ms, answer.p99_ms
+    ));
+    outcome.require(sends.refused + sends.unresolved == 0, "sends failed for good");
+    outcome.require(closed == 0, format!("{closed} sockets were closed"));
+    outcome.aim(sends.unknown == 0, format!("{} sends had no answer in 10 s", sends.unknown));
     Ok(outcome)
 }
 

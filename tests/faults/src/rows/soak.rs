@@ -74,13 +74,12 @@ async fn act(stage: &mut Stage, Strike { fault, node, length, .. }: &Strike) -> 
     Ok(())
 }
 
-/// Starts a process as whoever looks after it does: once more when it could not reach what it needs.
+/// Starts a process as whoever looks after it does: again, when it could not reach what it needs.
 async fn supervise(stage: &mut Stage, node: NodeName) -> Result<()> {
-    match stage.stack.start_node(node).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            println!("  {node} starts once more: {}", error.to_string().lines().next().unwrap_or_default());
-            stage.stack.start_node(node).await
-        }
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        let Err(error) = stage.stack.start_node(node).await else { return Ok(()) };
+        println!("  {node} starts once more: {}", error.to_string().lines().next().unwrap_or_default());
     }
+    stage.stack.start_node(node).await
 }

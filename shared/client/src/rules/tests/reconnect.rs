@@ -69,7 +69,7 @@ fn waits_grow_until_a_socket_lasts() {
     for seed in 0..200 {
         let (mut device, _) = Driven::online(options());
         device.rules.rng = SmallRng::seed_from_u64(seed);
-        device.wait(seconds(26));
+        device.wait(seconds(5));
         device.close(1, 1012);
         for longest in &mut longest {
             *longest = device.again_in().max(*longest);
