@@ -53,6 +53,7 @@ mod tests {
                 kind: Kind::Text,
                 content: "\"hi\"".to_owned(),
                 created_at_ms: 0,
+                prev: None,
             };
             let claim = claims.hold((entry.channel_id, entry.seq));
             let members = Arc::new(Members { version: 1, users: vec![] });

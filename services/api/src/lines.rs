@@ -165,6 +165,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::writer::Reply;
     use tokio::{sync::oneshot, time::timeout};
     use touchline_ids::{MessageId, UserId};
     use touchline_storage::{NewMessage, Settings, Storage};
@@ -172,7 +173,7 @@ mod tests {
     type Answer = oneshot::Receiver<Result<crate::writer::Receipt, Error>>;
 
     fn send(channel_id: ChannelId) -> (Command, Answer) {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::new();
         let message = NewMessage {
             channel_id,
             sender_id: UserId::new(),

@@ -63,6 +63,12 @@ pub(crate) struct Reply<T> {
 }
 
 impl<T> Reply<T> {
+    /// One that is asked for now, and its answer.
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Result<T, Error>>) {
+        let (to, answer) = oneshot::channel();
+        (Self { to, asked: Instant::now() }, answer)
+    }
+
     /// Answers, if somebody still waits for it.
     pub(crate) fn send(self, answer: Result<T, Error>) {
         let _ = self.to.send(answer);
@@ -130,8 +136,7 @@ impl Writer {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
-        let (to, answer) = oneshot::channel();
-        let reply = Reply { to, asked: Instant::now() };
+        let (reply, answer) = Reply::new();
         self.queue.try_send(command(reply)).map_err(|error| match error {
             TrySendError::Full(_) => Error::Unavailable { what: "too many sends are waiting" },
             TrySendError::Closed(_) => Error::Unavailable { what: "this server is stopping" },
