@@ -47,7 +47,8 @@ struct Arguments {
     /// The same seed makes the same choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// So many at the same time; what they measure is then the machine's share
+    /// So many at the same time; what they measure is then the machine's share. Of the whole list those that compare
+    /// times, or fill the machine, come after the others, one by one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: u8,
     /// Writes the table there, in Markdown
@@ -73,8 +74,14 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let chosen: Vec<_> = rows::all().into_iter().filter(|scenario| arguments.choose(scenario)).collect();
     ensure!(!chosen.is_empty(), "no row is called {:?}; see `faults list`", arguments.rows);
     let run = Run { seed: arguments.seed, short: arguments.short };
-    let acting = stream::iter(chosen).map(|scenario| run.act(scenario)).buffered(arguments.jobs.into());
-    let rows: Vec<_> = acting.try_collect().await?;
+    let alone = |scenario: &Scenario| !arguments.short && rows::ALONE.contains(&scenario.row);
+    let (alone, together): (Vec<_>, Vec<_>) = chosen.into_iter().partition(alone);
+    let together = stream::iter(together).map(|scenario| run.act(scenario)).buffered(arguments.jobs.into());
+    let mut rows: Vec<_> = together.try_collect().await?;
+    for scenario in alone {
+        rows.push(run.act(scenario).await?);
+    }
+    rows.sort_by_key(|row| row.scenario.row);
     let table = results::markdown(&rows, arguments.seed, arguments.short);
     println!("\n{table}");
     if let Some(file) = arguments.results {

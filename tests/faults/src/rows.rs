@@ -12,6 +12,9 @@ mod storm;
 
 use crate::scenario::Scenario;
 
+/// Rows that compare times before and during the fault, or fill the machine: nothing else may run beside them.
+pub(crate) const ALONE: [u32; 9] = [5, 6, 13, 14, 17, 20, 29, 30, 32];
+
 /// All scenarios, by row.
 pub(crate) fn all() -> Vec<Scenario> {
     let groups = [
