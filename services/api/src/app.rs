@@ -24,7 +24,7 @@ use crate::{
     vital::Vital,
     writer::{Stored, WriterTask, writer},
 };
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -68,7 +68,8 @@ struct Around {
     pruner: Pruner,
     streams: Arc<PushStreams>,
     claims: Arc<Claims>,
-    database_lives: watch::Receiver<u64>,
+    delivered: Arc<Delivered>,
+    database_lives: watch::Receiver<Option<i64>>,
 }
 
 /// Whose tasks end together, in the order in which they end.
@@ -107,8 +108,13 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let debts = Arc::<Debts>::default();
     let (look_ups, pruner) = LookUps::new(registry, Arc::clone(&directory), Arc::clone(&debts));
     let look_ups = Arc::new(look_ups);
-    let streams =
-        Arc::new(PushStreams::new(Arc::clone(&directory), Arc::clone(&delivered), debts, lives.delivering.clone()));
+    let streams = Arc::new(PushStreams::new(
+        Arc::clone(&directory),
+        Arc::clone(&delivered),
+        debts,
+        storage.lives(),
+        lives.delivering.clone(),
+    ));
     let times = Times {
         ack_wait: Duration::from_millis(config.ack_wait_ms.into()),
         patience: Finisher::PATIENCE,
@@ -145,7 +151,15 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
-    let around = Around { directory, look_ups, pruner, streams, claims: Arc::clone(&claims), database_lives };
+    let around = Around {
+        directory,
+        look_ups,
+        pruner,
+        streams,
+        claims: Arc::clone(&claims),
+        delivered: Arc::clone(&api.delivered),
+        database_lives,
+    };
     Ok(App { api, listener, address, claims, lives, path, around })
 }
 
@@ -248,19 +262,22 @@ impl Path {
 
 impl Around {
     fn start(self, vital: &Vital, lives: &Lives) {
-        let Self { directory, look_ups, pruner, streams, claims, database_lives } = self;
-        let mut lives_begun = database_lives.clone();
+        let Self { directory, look_ups, pruner, streams, claims, delivered, mut database_lives } = self;
         let life = &lives.delivering;
         vital.spawn(life, "directory", async move { directory.refresh_forever().await });
         vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
         vital.spawn(life, "registry's pruner", pruner.run());
         vital.spawn(life, "push streams", Arc::clone(&streams).follow_forever());
-        vital.spawn(life, "database's lives", streams.resync_in_every_life(database_lives));
-        vital.spawn(life, "claims in every life", async move {
-            // A database that lost its tail has rows again that were finished: nobody works on them, and under the
-            // present name they would be renewed for ever.
-            while lives_begun.changed().await.is_ok() {
-                claims.doubt();
+        vital.spawn(life, "database's lives", async move {
+            let mut present = *database_lives.borrow_and_update();
+            while database_lives.changed().await.is_ok() {
+                let before = mem::replace(&mut present, *database_lives.borrow_and_update());
+                if before.is_some() {
+                    // A database that lost its tail has rows again that were finished: nobody works on them, and under
+                    // the present name they would be renewed for ever.
+                    claims.doubt();
+                    delivered.forget();
+                }
             }
         });
     }

@@ -53,8 +53,8 @@ impl Debts {
 
     /// A stream to that incarnation is given up; this is what it owed.
     pub fn keep(&self, incarnation: IncarnationId, owed: &Owed, now: Instant) {
-        if let Some(resync) = owed.take() {
-            self.lock().named(incarnation, now).put_back(&resync);
+        if let Some(recipients) = owed.take() {
+            self.lock().named(incarnation, now).put_back(&recipients);
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn owes(debts: &Debts, incarnation: IncarnationId, now: Instant) -> usize {
-        debts.take(incarnation, now).take().map_or(0, |(_, packed)| packed.len() / 16)
+        debts.take(incarnation, now).take().map_or(0, |packed| packed.len() / 16)
     }
 
     #[test]
@@ -128,10 +128,10 @@ mod tests {
         let (debts, now) = (Debts::default(), Instant::now());
         let users: Vec<_> = (0..=STRANGERS).map(|_| UserId::new()).collect();
         debts.broadcast(&users, now);
-        assert_eq!(debts.take(IncarnationId::new(), now).take().expect("everybody").1.len(), 0);
+        assert_eq!(debts.take(IncarnationId::new(), now).take().expect("everybody").len(), 0);
         let debts = Debts::default();
         (0..=NAMED).for_each(|_| debts.left_out(IncarnationId::new(), users[0], now));
-        assert_eq!(debts.take(IncarnationId::new(), now).take().expect("everybody").1.len(), 0);
+        assert_eq!(debts.take(IncarnationId::new(), now).take().expect("everybody").len(), 0);
         assert!(debts.lock().named.len() <= NAMED);
     }
 }

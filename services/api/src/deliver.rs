@@ -91,6 +91,7 @@ impl Deliverer {
                 traceparent: stored.traceparent.clone(),
                 message: Some(message),
                 purpose: purpose.into(),
+                ..PushRequest::default()
             };
             Some(self.streams.push(&target.gateway, request))
         };
@@ -130,7 +131,7 @@ mod tests {
     use crate::delivery::Times;
     use futures_util::future::join_all;
     use std::pin::pin;
-    use tokio::time::timeout;
+    use tokio::{sync::watch, time::timeout};
     use touchline_mesh::Shutdown;
     use touchline_registry::{
         Directory, Registry,
@@ -146,7 +147,13 @@ mod tests {
         let shared: Arc<dyn Registry> = Arc::<FaultyRegistry>::clone(&registry);
         let directory = Arc::new(Directory::new(Arc::clone(&shared)));
         let look_ups = Arc::new(LookUps::new(shared, Arc::clone(&directory), Arc::default()).0);
-        let streams = Arc::new(PushStreams::new(directory, Arc::default(), Arc::default(), Shutdown::new()));
+        let streams = Arc::new(PushStreams::new(
+            directory,
+            Arc::default(),
+            Arc::default(),
+            watch::channel(None).1,
+            Shutdown::new(),
+        ));
         let deliverer = Deliverer::new(look_ups, streams, Duration::ZERO);
 
         let times = Times { ack_wait: TAKES, patience: TAKES, second_look: TAKES };

@@ -31,9 +31,10 @@ impl Delivered {
         self.lock().note((user, channel), seq);
     }
 
-    /// Forgets what waits: it is of a log that is no more.
+    /// Forgets what waits, also what is being written: it is of a log that is no more.
     pub fn forget(&self) {
-        *self.lock() = Waiting::default();
+        let mut waiting = self.lock();
+        *waiting = Waiting { log: waiting.log + 1, ..Waiting::default() };
     }
 
     /// Writes until the stop, and then what is left, once.
@@ -53,7 +54,10 @@ impl Delivered {
 
     /// Writes what waits. What the database is not there for goes on waiting.
     async fn flush(&self, storage: &Storage) {
-        let (mut acks, forgotten) = self.lock().take();
+        let (log, (mut acks, forgotten)) = {
+            let mut waiting = self.lock();
+            (waiting.log, waiting.take())
+        };
         if forgotten > 0 {
             tracing::warn!(acks.forgotten = forgotten, "more acks than there is room for");
         }
@@ -64,7 +68,11 @@ impl Delivered {
                 Err(error @ (StorageError::Unavailable(_) | StorageError::InDoubt(_))) => {
                     tracing::warn!(%error, "acks not written, trying again");
                     acks.extend(rest);
-                    return self.lock().put_back(acks);
+                    let mut waiting = self.lock();
+                    if waiting.log == log {
+                        waiting.put_back(acks);
+                    }
+                    return;
                 }
                 Err(error) => {
                     tracing::error!(%error, acks.lost = acks.len(), "acks refused");
@@ -89,6 +97,8 @@ struct Waiting {
     /// Every key of `seqs` once, as they were noted first.
     order: VecDeque<Key>,
     forgotten: u64,
+    /// Of which log they are: counts up when the database begins another one.
+    log: u64,
 }
 
 impl Waiting {
@@ -114,7 +124,8 @@ impl Waiting {
 
     /// Everything, first noted first, and how many were forgotten since the last time.
     fn take(&mut self) -> (Vec<Ack>, u64) {
-        let Self { mut seqs, order, forgotten } = std::mem::take(self);
+        let Self { mut seqs, order, forgotten, .. } =
+            std::mem::replace(self, Self { log: self.log, ..Self::default() });
         let acks = order.into_iter().filter_map(|key| seqs.remove(&key).map(|seq| (key.0, key.1, seq)));
         (acks.collect(), forgotten)
     }

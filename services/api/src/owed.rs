@@ -7,10 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use touchline_ids::UserId;
-use touchline_proto::{
-    convert::{pack_users, unpack_users},
-    push::push_request::Purpose,
-};
+use touchline_proto::convert::{pack_users, unpack_users};
 
 /// Users remembered by name; beyond, everybody is owed.
 const NAMED: usize = 10_000;
@@ -23,12 +20,7 @@ pub struct Owed(Mutex<Debt>);
 struct Debt {
     users: HashSet<UserId>,
     everybody: bool,
-    /// Acks are of a log that is no more.
-    anew: bool,
 }
-
-/// What is owed, as a push says it: the purpose, and packed users, none of them for everybody.
-pub type Resync = (Purpose, Bytes);
 
 impl Owed {
     /// These recipients (packed) may have missed something.
@@ -39,35 +31,24 @@ impl Owed {
         }
         debt.users.extend(unpack_users(recipients).into_iter().flatten());
         if debt.users.len() > NAMED {
-            drop(debt);
-            self.add_everybody();
+            *debt = Debt { users: HashSet::new(), everybody: true };
         }
     }
 
     /// Everybody may have missed something.
     pub fn add_everybody(&self) {
-        let mut debt = self.lock();
-        debt.users.clear();
-        debt.everybody = true;
+        *self.lock() = Debt { users: HashSet::new(), everybody: true };
     }
 
-    /// The database began another life: everybody may hold what it lost, and have acked it.
-    pub fn begin_anew(&self) {
-        *self.lock() = Debt { users: HashSet::new(), everybody: true, anew: true };
-    }
-
-    /// Takes what is owed. `None`: nothing.
-    pub fn take(&self) -> Option<Resync> {
-        let Debt { users, everybody, anew } = std::mem::take(&mut *self.lock());
-        let purpose = if anew { Purpose::Restart } else { Purpose::Resync };
-        (everybody || !users.is_empty()).then(|| (purpose, pack_users(users.iter())))
+    /// Takes what is owed, as the recipients of a RESYNC: packed users, none of them for everybody. `None`: nothing.
+    pub fn take(&self) -> Option<Bytes> {
+        let Debt { users, everybody } = std::mem::take(&mut *self.lock());
+        (everybody || !users.is_empty()).then(|| pack_users(users.iter()))
     }
 
     /// Puts back what [`take`](Self::take) gave.
-    pub fn put_back(&self, (purpose, recipients): &Resync) {
-        if *purpose == Purpose::Restart {
-            self.begin_anew();
-        } else if recipients.is_empty() {
+    pub fn put_back(&self, recipients: &[u8]) {
+        if recipients.is_empty() {
             self.add_everybody();
         } else {
             self.add(recipients);
@@ -94,10 +75,10 @@ mod tests {
         owed.add(&packed(&users));
         owed.add(&packed(&users[..1]));
         let taken = owed.take().unwrap();
-        assert_eq!((taken.0, taken.1.len()), (Purpose::Resync, 2 * 16));
+        assert_eq!(taken.len(), 2 * 16);
         assert_eq!(owed.take(), None);
         owed.put_back(&taken);
-        assert_eq!(owed.take().unwrap().1.len(), 2 * 16);
+        assert_eq!(owed.take().unwrap().len(), 2 * 16);
     }
 
     #[test]
@@ -105,26 +86,12 @@ mod tests {
         let owed = Owed::default();
         let users: Vec<_> = (0..=NAMED).map(|_| UserId::new()).collect();
         owed.add(&packed(&users[..NAMED]));
-        assert_eq!(owed.take().unwrap().1.len(), NAMED * 16);
+        assert_eq!(owed.take().unwrap().len(), NAMED * 16);
         owed.add(&packed(&users));
         owed.add(&packed(&users[..1]));
         let everybody = owed.take().unwrap();
-        assert_eq!(everybody, (Purpose::Resync, Bytes::new()));
+        assert!(everybody.is_empty());
         owed.put_back(&everybody);
-        assert_eq!(owed.take(), Some((Purpose::Resync, Bytes::new())));
-    }
-
-    #[test]
-    fn another_life_of_the_database_is_owed_until_it_was_told() {
-        let (owed, user) = (Owed::default(), UserId::new());
-        owed.begin_anew();
-        owed.add(user.as_bytes());
-        owed.add_everybody();
-        let anew = owed.take().unwrap();
-        assert_eq!(anew, (Purpose::Restart, Bytes::new()));
-        owed.add(user.as_bytes());
-        owed.put_back(&anew);
-        assert_eq!(owed.take(), Some(anew));
-        assert_eq!(owed.take(), None);
+        assert_eq!(owed.take(), Some(Bytes::new()));
     }
 }

@@ -50,6 +50,8 @@ pub struct PushStreams {
     directory: Arc<Directory>,
     delivered: Arc<Delivered>,
     debts: Arc<Debts>,
+    /// The database's present life.
+    lives: watch::Receiver<Option<i64>>,
     life: Shutdown,
 }
 
@@ -61,8 +63,15 @@ struct Stream {
 impl PushStreams {
     /// No streams yet; their tasks belong to `life`. Healthy ones vouch for their gateways in the directory, and the
     /// acks that gateways tell of go to `delivered`. What gateways that are not in the view owe is in `debts`.
-    pub fn new(directory: Arc<Directory>, delivered: Arc<Delivered>, debts: Arc<Debts>, life: Shutdown) -> Self {
-        Self { streams: Mutex::default(), directory, delivered, debts, life }
+    /// Every stream begins with the database's life, and is told when it is another one.
+    pub fn new(
+        directory: Arc<Directory>,
+        delivered: Arc<Delivered>,
+        debts: Arc<Debts>,
+        lives: watch::Receiver<Option<i64>>,
+        life: Shutdown,
+    ) -> Self {
+        Self { streams: Mutex::default(), directory, delivered, debts, lives, life }
     }
 
     /// Hands one push to the gateway's stream, opening it when there is none. Never waits. Pushes handed over one
@@ -92,15 +101,6 @@ impl PushStreams {
         }
     }
 
-    /// Has everybody sync whenever the database has begun another life: whoever holds what it lost would take the new
-    /// messages at those positions for known.
-    pub async fn resync_in_every_life(self: Arc<Self>, mut lives: watch::Receiver<u64>) {
-        while lives.changed().await.is_ok() {
-            self.delivered.forget();
-            self.lock().values().for_each(|stream| stream.owed.begin_anew());
-        }
-    }
-
     /// A stream to a gateway that is no longer live gets no more pushes; what is under way on it is still awaited. One
     /// that is healthy never gets here: it vouches for its gateway.
     fn follow(&self, live: &View) {
@@ -121,6 +121,7 @@ impl PushStreams {
                 delivered: Arc::clone(&self.delivered),
                 owed: Arc::clone(&owed),
                 debts: Arc::clone(&self.debts),
+                lives: self.lives.clone(),
                 vouched: false,
             };
             self.life.spawn(async move { line.keep_open(pushes).await });
@@ -141,6 +142,7 @@ struct Line {
     delivered: Arc<Delivered>,
     owed: Arc<Owed>,
     debts: Arc<Debts>,
+    lives: watch::Receiver<Option<i64>>,
     vouched: bool,
 }
 

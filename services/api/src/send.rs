@@ -201,7 +201,7 @@ mod tests {
         delivery::Times, look_up::LookUps, outbox::Finished, push_stream::PushStreams, takeover::SharedSchedule,
     };
     use std::time::Duration;
-    use tokio::time::timeout;
+    use tokio::{sync::watch, time::timeout};
     use touchline_registry::{Directory, MemoryRegistry, Registry};
     use touchline_storage::{Entry, Members};
 
@@ -246,7 +246,8 @@ mod tests {
         let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
         let directory = Arc::new(Directory::new(Arc::clone(&registry)));
         let look_ups = Arc::new(LookUps::new(registry, Arc::clone(&directory), Arc::default()).0);
-        let streams = Arc::new(PushStreams::new(directory, Arc::default(), Arc::default(), life.clone()));
+        let streams =
+            Arc::new(PushStreams::new(directory, Arc::default(), Arc::default(), watch::channel(None).1, life.clone()));
         let second = Duration::from_secs(1);
         let deliverer = Arc::new(Deliverer::new(look_ups, streams, second));
         let times = Times { ack_wait: second, patience: second, second_look: second };

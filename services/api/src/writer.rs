@@ -26,8 +26,8 @@ const SHORT_LOCK: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Most commands that are tried again with the next batch.
 const PASSED_OVER: usize = 32;
-/// How long a command may have waited when its transaction begins. With the 5 s that one may take its request is
-/// answered before it is given up, when nobody would know what became of it.
+/// How long a command may have waited when its batch is begun. Most requests are then answered before they are given up
+/// after 10 s, when nobody would know what became of them.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What became of a send.

@@ -95,12 +95,14 @@ pub(crate) struct Hub {
     left: Notify,
     /// Who acked something that is not told yet; at most as many as there may be sessions.
     acking: Mutex<Vec<Arc<User>>>,
+    /// The database's life, as an api told it last.
+    life: Mutex<Option<i64>>,
 }
 
 impl Hub {
     pub(crate) fn new(limits: HubLimits) -> Self {
         let (sessions, left, acking) = (AtomicU32::new(0), Notify::new(), Mutex::default());
-        Self { users: papaya::HashMap::new(), limits, sessions, left, acking }
+        Self { users: papaya::HashMap::new(), limits, sessions, left, acking, life: Mutex::default() }
     }
 
     /// Sessions now.
@@ -270,9 +272,15 @@ impl Hub {
         acks
     }
 
-    /// What was acked is of a log that is no more.
-    pub(crate) fn forget_acks(&self) {
-        self.users.pin().values().for_each(|user| user.lock().acked = Acked::default());
+    /// The database is in this life. When it was in another one, what was acked is of logs that are no more, and is
+    /// forgotten: true.
+    pub(crate) fn begin_life(&self, life: i64) -> bool {
+        let before = self.life.lock().unwrap_or_else(PoisonError::into_inner).replace(life);
+        let is_another = before.is_some_and(|before| before != life);
+        if is_another {
+            self.users.pin().values().for_each(|user| user.lock().acked = Acked::default());
+        }
+        is_another
     }
 
     /// Every session now, in no order.

@@ -135,12 +135,13 @@ impl PushStream {
                 self.gateway.routes.resync(hub, &members);
                 self.send(PushResult { push_id, ..PushResult::default() }).await
             }
-            Ok(What::Restart) => {
-                tracing::warn!(push.id = push_id, "the database began another life: everybody syncs");
+            Ok(What::Life(life)) => {
                 let hub = &self.gateway.hub;
-                hub.forget_acks();
-                self.gateway.relay.forget();
-                self.gateway.routes.resync(hub, &hub.members());
+                if hub.begin_life(life) {
+                    tracing::warn!(push.id = push_id, "the database began another life: everybody syncs");
+                    self.gateway.relay.forget();
+                    self.gateway.routes.resync(hub, &hub.members());
+                }
                 self.send(PushResult { push_id, ..PushResult::default() }).await
             }
             Err(what) => {
@@ -245,8 +246,8 @@ pub(crate) enum What {
     /// Who has acked this?
     Ask(ChannelId, Seq),
     Resync,
-    /// As a resync of everybody, whose acks are forgotten.
-    Restart,
+    /// The database is in this life.
+    Life(i64),
 }
 
 pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
@@ -268,7 +269,7 @@ pub(crate) fn order(push: &PushRequest) -> Result<What, &'static str> {
             Ok(What::Ask(channel, Seq(message.seq)))
         }
         Ok(Purpose::Resync) => Ok(What::Resync),
-        Ok(Purpose::Restart) => Ok(What::Restart),
+        Ok(Purpose::Life) => Ok(What::Life(push.database_life)),
         Err(_) => Err("purpose"),
     }
 }

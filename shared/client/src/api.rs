@@ -197,7 +197,7 @@ impl Client {
 
     /// Sends a message. When [`ClientError::is_unknown`], repeat it with the same `message`.
     pub async fn send(&self, channel: ChannelId, message: &NewMessage) -> Result<Sent> {
-        answer(self.post(&format!("/v1/channels/{channel}/messages")).json(message).repeatable()).await
+        answer(self.post(&format!("/v1/channels/{channel}/messages")).json(message).stores()).await
     }
 
     /// A page of a channel's log: what follows `after`, or what precedes `before`, or the newest.

@@ -137,7 +137,7 @@ impl Rules {
             if let Action::Tell(Event::Message(message)) = action
                 && let Some(cursor) = cursors.iter_mut().find(|cursor| cursor.channel_id == message.channel_id)
             {
-                (cursor.seq, cursor.check) = (Seq(message.seq.0 - 1), None);
+                (cursor.seq, cursor.check) = (Seq(message.seq.0 - 1), message.prev);
             }
         }
         cursors

@@ -2,6 +2,7 @@
 //! the first one again.
 
 use crate::error::ClientError;
+use http::StatusCode;
 use reqwest::{Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 use std::{
@@ -75,6 +76,8 @@ pub(crate) struct Call {
     servers: Servers,
     /// Nothing is different when it is made twice.
     repeatable: bool,
+    /// It stores something: what one server refuses another one may still do, if it was asked as well.
+    stores: bool,
 }
 
 impl Servers {
@@ -107,7 +110,7 @@ impl Servers {
     pub(crate) fn call(&self, http: &reqwest::Client, method: Method, path: &str) -> Call {
         let repeatable = method.is_safe();
         let request = http.request(method, format!("{}{path}", self.bases[0]));
-        Call { http: http.clone(), request, servers: self.clone(), repeatable }
+        Call { http: http.clone(), request, servers: self.clone(), repeatable, stores: false }
     }
 
     /// Whether all are on this machine, by their addresses.
@@ -150,10 +153,15 @@ impl Call {
         Self { repeatable: true, ..self }
     }
 
+    /// It stores something under a name of its own, so that it may be made twice.
+    pub(crate) fn stores(self) -> Self {
+        Self { repeatable: true, stores: true, ..self }
+    }
+
     /// Makes it. Without an answer, or with a 503, the next call goes to the next server. One that may be made twice
     /// goes there itself when a server does not begin its answer; the last one has all the time there is.
     pub(crate) async fn send(self) -> Result<Response, ClientError> {
-        let Self { http, request, servers, repeatable } = self;
+        let Self { http, request, servers, repeatable, stores } = self;
         let _place = match &servers.places {
             Some(places) => places.acquire().await.ok(),
             None => None,
@@ -161,38 +169,51 @@ impl Call {
         let request = request.build()?;
         let (first, count) = (servers.turns().present(Instant::now()), servers.bases.len());
         let others = if repeatable { count - 1 } else { 0 };
-        for number in 0..others {
+        for number in 0..=others {
             let server = (first + number) % count;
-            let Some(request) = servers.at(server, &request) else { break };
-            if let Ok(answer) = timeout(TURN, servers.ask(server, &http, request)).await {
-                return answer;
+            let request = servers.at(server, &request).ok_or(ClientError::TooSlow)?;
+            let asking = servers.ask(server, &http, request);
+            let answer = if number < others { timeout(TURN, asking).await } else { Ok(asking.await) };
+            match answer {
+                Ok(answer) if stores && number > 0 && Self::leaves_open(&answer) => return Err(ClientError::TooSlow),
+                Ok(answer) => return answer,
+                Err(_) => {}
             }
         }
-        let server = (first + others) % count;
-        let request = servers.at(server, &request).unwrap_or(request);
-        servers.ask(server, &http, request).await
+        Err(ClientError::TooSlow)
+    }
+
+    /// Whether a server's refusal leaves open what one that was asked before it does: all but that something else is
+    /// stored under this name.
+    fn leaves_open(answer: &Result<Response, ClientError>) -> bool {
+        let settled = |status: StatusCode| status.is_success() || status == StatusCode::CONFLICT;
+        answer.as_ref().is_ok_and(|answer| !settled(answer.status()))
     }
 }
 
 impl Servers {
     async fn ask(&self, server: usize, http: &reqwest::Client, request: Request) -> Result<Response, ClientError> {
-        let mut step = Step { servers: self, server, taken: true };
-        let answer = http.execute(request).await?;
-        step.taken = answer.status() == http::StatusCode::SERVICE_UNAVAILABLE;
-        Ok(answer)
+        let mut step = Step { servers: self, server, taken: None, began: Instant::now() };
+        let answer = http.execute(request).await;
+        let unavailable = |answer: &Response| answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+        step.taken = Some(answer.as_ref().map_or(true, unavailable));
+        Ok(answer?)
     }
 }
 
-/// To the next server, when a call ends; also when whoever made it does not wait for it any more.
+/// To the next server, when a call ends; also when whoever made it does not wait for it any more and this one had its
+/// time to begin an answer.
 struct Step<'a> {
     servers: &'a Servers,
     server: usize,
-    taken: bool,
+    /// None until there is an answer, or none to come.
+    taken: Option<bool>,
+    began: Instant,
 }
 
 impl Drop for Step<'_> {
     fn drop(&mut self) {
-        if self.taken {
+        if self.taken.unwrap_or_else(|| self.began.elapsed() >= TURN) {
             self.servers.turns().failed(self.server, Instant::now(), rand::random());
         }
     }

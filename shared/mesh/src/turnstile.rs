@@ -53,8 +53,9 @@ impl Turnstile {
         if state.allowance.take(self.per_second, self.per_second, now) {
             return Ok(());
         }
-        state.waiting += 1.0;
-        Err(Duration::from_secs_f64((state.waiting / rate).min(LONGEST.as_secs_f64())))
+        // More than come back in the longest wait are not counted: a flood that is over is soon forgotten.
+        state.waiting = (state.waiting + 1.0).min(rate * LONGEST.as_secs_f64());
+        Err(Duration::from_secs_f64(state.waiting / rate))
     }
 }
 

@@ -181,7 +181,10 @@ async fn stored_before(
     // Each locked channel is one of a key, so there are no more places than keys.
     let mut places = places.chunks(KEYS);
     for keys in keys.chunks(KEYS) {
-        let select = before(keys, places.next().unwrap_or_default());
+        // As many places as keys, so that there is one statement for each number of keys to prepare, not for each pair.
+        let mut places = places.next().unwrap_or_default().to_vec();
+        places.extend(places.last().copied().into_iter().cycle().take(keys.len().saturating_sub(places.len())));
+        let select = before(keys, &places);
         for Before { channel_id, sender_id, client_message_id, seq, id, body_hash, created_at } in
             rows::all(transaction, &select).await?
         {

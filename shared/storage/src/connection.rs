@@ -3,11 +3,11 @@
 use crate::{
     error::{Result, StorageError, no_answer},
     gate::Gate,
-    recent::Recent,
+    recent::{Recent, present_life},
 };
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -97,7 +97,7 @@ impl Storage {
 
     /// Changes when a query shows that the database has begun another life: it was restored or has failed over, and
     /// may have lost the end of its logs, which connected devices still hold.
-    pub fn lives(&self) -> watch::Receiver<u64> {
+    pub fn lives(&self) -> watch::Receiver<Option<i64>> {
         self.recent.lives()
     }
 
@@ -111,11 +111,20 @@ impl Storage {
 
     /// Looks whether a server that is away is back, so that no other query has to wait for the answer. Never returns.
     pub async fn look_forever(&self) {
+        // Whoever never asks anything else still learns in which life the database is.
+        let look = || in_time(Box::pin(self.look_at_life()));
+        let _ = look().await;
         let Some(gate) = &self.gate else { return std::future::pending().await };
         loop {
             let visit = gate.time_to_look().await;
-            visit.leave(&in_time(Box::pin(async { Ok(self.reader.ping().await?) })).await);
+            visit.leave(&look().await);
         }
+    }
+
+    async fn look_at_life(&self) -> Result<()> {
+        let row = self.reader.query_one(&present_life(self.reader.get_database_backend())).await?;
+        row.map(|row| row.try_get("", "epoch")).transpose()?.into_iter().for_each(|epoch| self.recent.seen(epoch));
+        Ok(())
     }
 
     /// Ends every connection; queries of other clones fail from now on.

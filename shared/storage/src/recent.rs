@@ -6,7 +6,10 @@
 //! here: memberships are read anew for every answer.
 
 use crate::Entry;
-use sea_orm::{DbBackend, sea_query::Expr};
+use sea_orm::{
+    DbBackend,
+    sea_query::{Expr, Query, SelectStatement},
+};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map},
     ops::RangeInclusive,
@@ -31,13 +34,18 @@ pub(crate) fn epoch(backend: DbBackend) -> Expr {
     })
 }
 
+/// The epoch by itself.
+pub(crate) fn present_life(backend: DbBackend) -> SelectStatement {
+    Query::select().expr_as(epoch(backend), "epoch").take()
+}
+
 /// The cache. Bounded in bytes; the channels used longest ago go first.
 #[derive(Debug)]
 pub(crate) struct Recent {
     max_bytes: usize,
     logs: Mutex<Logs>,
-    /// How many lives of the database were seen to begin after the first.
-    lives: watch::Sender<u64>,
+    /// The life seen last.
+    lives: watch::Sender<Option<i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +70,8 @@ impl Recent {
         Self { max_bytes, logs: Mutex::default(), lives: watch::Sender::default() }
     }
 
-    /// Changes when the database has begun another life.
-    pub(crate) fn lives(&self) -> watch::Receiver<u64> {
+    /// The database's present life, once it was seen.
+    pub(crate) fn lives(&self) -> watch::Receiver<Option<i64>> {
         self.lives.subscribe()
     }
 
@@ -76,6 +84,11 @@ impl Recent {
         let entries = tail.entries.range(first..=last).cloned().collect();
         logs.touch(channel);
         Some(entries)
+    }
+
+    /// The database was seen in this epoch.
+    pub(crate) fn seen(&self, epoch: i64) {
+        drop(self.at(epoch));
     }
 
     /// The id of one entry, when it is here.
@@ -106,8 +119,8 @@ impl Recent {
         if logs.epoch != Some(epoch) {
             if logs.epoch.is_some() {
                 tracing::warn!("the database has begun another life: what was remembered of its logs is forgotten");
-                self.lives.send_modify(|lives| *lives += 1);
             }
+            self.lives.send_replace(Some(epoch));
             *logs = Logs { epoch: Some(epoch), ..Logs::default() };
         }
         logs

@@ -7,6 +7,10 @@ use touchline_load::Report;
 /// The mark of the time before the fault.
 pub(crate) const UNDISTURBED: &str = "undisturbed";
 
+/// How [`Outcome::broke`] begins when the load's own judge found something, and when devices stayed away.
+pub(crate) const GUARANTEES: &str = "guarantees broke";
+pub(crate) const NOT_BACK: &str = "the devices did not come back";
+
 /// The sockets that ended while a fault lasted.
 pub(crate) fn closed(report: &Report) -> u64 {
     report.faults.iter().filter(|fault| fault.name != UNDISTURBED).map(|fault| fault.disconnects).sum()
@@ -71,10 +75,10 @@ impl Outcome {
             ..Self::default()
         };
         if !report.is_clean() {
-            outcome.broke.push(format!("guarantees broke: {}", report.examples.join("; ")));
+            outcome.broke.push(format!("{GUARANTEES}: {}", report.examples.join("; ")));
         }
         if back.is_none() {
-            outcome.broke.push("the devices did not come back after the fault".into());
+            outcome.broke.push(format!("{NOT_BACK} after the fault"));
         }
         outcome
     }
@@ -110,6 +114,13 @@ impl Outcome {
     /// Something to tell.
     pub(crate) fn tell(&mut self, what: impl Into<String>) {
         self.special.push(what.into());
+    }
+
+    /// No socket ended while a fault lasted; flappy devices, which the load itself cuts, do not count.
+    pub(crate) fn require_no_closes(&mut self, report: &Report) {
+        let closed = closed(report);
+        self.tell(format!("sockets closed {closed}"));
+        self.require(closed == 0, format!("{closed} sockets were closed"));
     }
 
     /// 99 % of the deliveries take at most so long while the fault lasts.

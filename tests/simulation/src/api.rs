@@ -231,13 +231,18 @@ impl Life {
     /// A database that began another life may have lost the end of what devices hold.
     fn look_at_life(&mut self, world: &mut World) {
         let life = world.database.epoch;
-        if self.database_life.replace(life).is_some_and(|before| before != life) {
+        let before = self.database_life.replace(life);
+        if before == Some(life) {
+            return;
+        }
+        if before.is_some() {
             world.note(self.node, || "sees another life of the database".to_owned());
-            // Rows may be back that nobody works on.
+            // Rows may be back that nobody works on, and acks are of a log that is no more.
             let fresh = world.names.uuid();
             self.owners.doubt(fresh, world.now);
-            self.begin_anew(world);
+            self.acks.clear();
         }
+        self.tell_life(world);
     }
 
     fn registry_answers(

@@ -116,7 +116,7 @@ pub(crate) fn draw(faults: Faults, devices: usize, chance: &mut SmallRng) -> Vec
         Faults::One | Faults::LostTail => 1,
         Faults::Many => chance.random_range(2..=6),
     };
-    (0..count)
+    let mut drawn: Vec<_> = (0..count)
         .map(|_| {
             let what = match faults {
                 Faults::LostTail => What::TailLost,
@@ -126,7 +126,15 @@ pub(crate) fn draw(faults: Faults, devices: usize, chance: &mut SmallRng) -> Vec
             let at = between(chance, FIRST, LAST);
             Fault { at, lasts: between(chance, Duration::from_millis(200), LONGEST), what }
         })
-        .collect()
+        .collect();
+    if faults == Faults::LostTail && chance.random() {
+        // And nobody is left who knew the life before.
+        let at = drawn[0].at + drawn[0].lasts - Duration::from_millis(100);
+        let kill =
+            |api| Fault { at, lasts: Duration::from_secs(2), what: What::Kill { node: Node::Api(api), host: false } };
+        drawn.extend((0..APIS).map(kill));
+    }
+    drawn
 }
 
 fn between(chance: &mut SmallRng, least: Duration, most: Duration) -> Duration {

@@ -5,7 +5,7 @@ use crate::{claims::Claims, delivered::Delivered, look_up::LookUps, push_stream:
 use std::{net::SocketAddr, sync::Mutex};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc::UnboundedReceiver, mpsc::UnboundedSender, mpsc::unbounded_channel},
+    sync::{Semaphore, mpsc::UnboundedReceiver, mpsc::UnboundedSender, mpsc::unbounded_channel, watch},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -91,6 +91,7 @@ impl Scene {
             Arc::clone(&directory),
             Arc::<Delivered>::default(),
             Arc::default(),
+            watch::channel(None).1,
             life.clone(),
         ));
         let times = Times {

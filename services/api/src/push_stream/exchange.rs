@@ -39,12 +39,13 @@ struct Pending {
     /// When each is overdue, in the order in which they were sent.
     due: VecDeque<(u64, Instant)>,
     last_id: u64,
+    /// The life of the database that this stream was told.
+    life: Option<i64>,
 }
 
 struct Awaited {
     recipients: Bytes,
-    purpose: Purpose,
-    /// None: a RESYNC or RESTART, of which nobody waits for the result.
+    /// None: a RESYNC, of which nobody waits for the result.
     reply: Option<oneshot::Sender<Result<PushResult, Loss>>>,
 }
 
@@ -69,7 +70,7 @@ pub(super) async fn exchange(
                 line.owed.add(&awaited.recipients);
                 let _ = reply.send(Err(loss));
             }
-            None => line.owed.put_back(&(awaited.purpose, awaited.recipients)),
+            None => line.owed.put_back(&awaited.recipients),
         }
     }
     ended
@@ -82,8 +83,10 @@ async fn run(
     outbound: &mpsc::Sender<PushRequest>,
     mut inbound: Inbound,
 ) -> Ended {
-    // First of all, so that nothing sent on this stream can be acked behind a hole.
+    // First of all, so that nothing sent on this stream can be acked behind a hole, or for a log that is no more.
+    line.tell_life(pending, outbound);
     line.resync(pending, outbound);
+    let mut lives = line.lives.clone();
     let mut wanted = true;
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -124,8 +127,10 @@ async fn run(
                 if !wanted && !pending.is_waited_for() {
                     return Ended::Unwanted;
                 }
+                line.tell_life(pending, outbound);
                 line.resync(pending, outbound);
             }
+            Ok(()) = lives.changed() => line.tell_life(pending, outbound),
         }
     }
 }
@@ -139,8 +144,7 @@ impl Pending {
     ) -> PushRequest {
         self.last_id += 1;
         request.push_id = self.last_id;
-        let (recipients, purpose) = (request.recipients.clone(), request.purpose());
-        self.pushes.insert(self.last_id, Awaited { recipients, purpose, reply });
+        self.pushes.insert(self.last_id, Awaited { recipients: request.recipients.clone(), reply });
         let wait = Duration::from_millis(request.ack_wait_ms.into()) + PATIENCE;
         self.due.push_back((self.last_id, Instant::now() + wait));
         request
@@ -180,15 +184,33 @@ impl Line {
     /// Pays what is owed, if there is room for it now.
     fn resync(&self, pending: &mut Pending, outbound: &mpsc::Sender<PushRequest>) {
         let Ok(permit) = outbound.try_reserve() else { return };
-        if let Some((purpose, recipients)) = self.owed.take() {
+        if let Some(recipients) = self.owed.take() {
             let request = PushRequest {
                 incarnation: Bytes::copy_from_slice(self.gateway.incarnation.as_bytes()),
                 recipients,
-                purpose: purpose.into(),
+                purpose: Purpose::Resync.into(),
                 ..PushRequest::default()
             };
             permit.send(pending.send(request, None));
         }
+    }
+
+    /// Says in which life the database is, unless it was said, if there is room for it now. Nobody waits for the result.
+    fn tell_life(&self, pending: &mut Pending, outbound: &mpsc::Sender<PushRequest>) {
+        let life = *self.lives.borrow();
+        if life == pending.life {
+            return;
+        }
+        let (Some(database_life), Ok(permit)) = (life, outbound.try_reserve()) else { return };
+        pending.life = life;
+        pending.last_id += 1;
+        permit.send(PushRequest {
+            push_id: pending.last_id,
+            incarnation: Bytes::copy_from_slice(self.gateway.incarnation.as_bytes()),
+            purpose: Purpose::Life.into(),
+            database_life,
+            ..PushRequest::default()
+        });
     }
 
     /// Passes on what devices have acked.

@@ -40,6 +40,7 @@ struct Scene {
     streams: PushStreams,
     gateway: Arc<Lease>,
     opened: mpsc::Receiver<Opened>,
+    database: watch::Sender<Option<i64>>,
     life: Shutdown,
 }
 
@@ -53,8 +54,9 @@ impl Scene {
         let (inside, service) = (life.clone(), PushServiceServer::new(Gateway { opened: opened_in }));
         life.spawn(async move { listener.serve(Routes::new(service), &inside).await });
         let directory = Arc::new(Directory::new(Arc::new(MemoryRegistry::new())));
-        let streams = PushStreams::new(directory, Arc::default(), Arc::default(), life.clone());
-        Self { streams, gateway, opened, life }
+        let (database, lives) = watch::channel(None);
+        let streams = PushStreams::new(directory, Arc::default(), Arc::default(), lives, life.clone());
+        Self { streams, gateway, opened, database, life }
     }
 
     fn push(&self, to: UserId) -> PendingResult {
@@ -97,6 +99,27 @@ async fn a_push_too_many_for_the_queue_is_lost_and_its_recipients_are_told_to_sy
     for _ in 0..QUEUE {
         assert_eq!(next(&mut requests).await.purpose(), Purpose::Show);
     }
+}
+
+#[tokio::test]
+async fn every_stream_is_told_the_databases_life_first_and_whenever_it_is_another_one() {
+    let mut scene = Scene::new();
+    scene.database.send_replace(Some(7));
+    let _result = scene.push(UserId::new());
+    let (mut requests, answers) = scene.opened().await;
+    let told = async |requests: &mut Streaming<PushRequest>| {
+        let request = next(requests).await;
+        (request.purpose(), request.database_life)
+    };
+    assert_eq!(told(&mut requests).await, (Purpose::Life, 7));
+    assert_eq!(told(&mut requests).await, (Purpose::Show, 0));
+    scene.database.send_replace(Some(8));
+    assert_eq!(told(&mut requests).await, (Purpose::Life, 8));
+    // It breaks: the next one begins with it, too, and only then owes what had no result.
+    drop((requests, answers));
+    let (mut requests, _answers) = scene.opened().await;
+    assert_eq!(told(&mut requests).await, (Purpose::Life, 8));
+    assert_eq!(told(&mut requests).await, (Purpose::Resync, 0));
 }
 
 #[tokio::test]

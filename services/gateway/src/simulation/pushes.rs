@@ -72,11 +72,14 @@ impl Gateway {
                 });
                 (channel, seq)
             }
-            Ok(what @ (What::Resync | What::Restart)) => {
-                if matches!(what, What::Restart) {
-                    self.hub.forget_acks();
+            Ok(What::Life(life)) => {
+                if self.hub.begin_life(life) {
                     self.streams.tale = Tale::default();
+                    self.resync(&[], now);
                 }
+                return self.out.push_back(Output::Answer(stream, done(push_id).into()));
+            }
+            Ok(What::Resync) => {
                 self.resync(&users, now);
                 return self.out.push_back(Output::Answer(stream, done(push_id).into()));
             }

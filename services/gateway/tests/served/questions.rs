@@ -6,7 +6,10 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 use touchline_ids::{ChannelId, IncarnationId, UserId};
-use touchline_proto::{convert::pack_users, push::push_request::Purpose};
+use touchline_proto::{
+    convert::pack_users,
+    push::{PushRequest, push_request::Purpose},
+};
 
 #[tokio::test]
 async fn asking_shows_nothing_and_names_who_has_not_acked() {
@@ -91,8 +94,15 @@ async fn another_life_of_the_database_ends_every_ack_and_has_everybody_sync() {
     device.ack(channel, 5).await;
     device.is_alive().await;
     assert_eq!(api.ask(message(channel, 5), &[user], 0).await.unacked, []);
-    let push_id = api.send(|push| push.set_purpose(Purpose::Restart)).await;
-    assert_eq!(api.answer_to(push_id).await, Answer { push_id, ..Answer::default() });
+    for life in [7, 7, 8] {
+        let change = |push: &mut PushRequest| {
+            push.set_purpose(Purpose::Life);
+            push.database_life = life;
+        };
+        assert_eq!(api.ask(message(channel, 5), &[user], 0).await.unacked, [], "the same life: nothing is forgotten");
+        let push_id = api.send(change).await;
+        assert_eq!(api.answer_to(push_id).await, Answer { push_id, ..Answer::default() });
+    }
     device.ready().await;
     assert_eq!(api.ask(message(channel, 5), &[user], 0).await.unacked, [user], "that was another log's 5");
     device.ack(channel, 4).await;

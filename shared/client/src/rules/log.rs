@@ -142,7 +142,7 @@ impl Log {
     }
 
     /// Whether the next message follows the one that is held, as far as both are known.
-    fn follows(&self, next: &Message) -> bool {
+    pub(super) fn follows(&self, next: &Message) -> bool {
         self.check(next).zip(next.prev).is_none_or(|(held, prev)| held == prev)
     }
 

@@ -55,6 +55,16 @@ struct Run {
     again: Option<SyncCause>,
 }
 
+/// What became of a channel's part of an answer.
+struct Part {
+    /// It changed something.
+    progress: bool,
+    /// It is of the log that is held; else another sync tells.
+    fits: bool,
+    /// A reset to a place before the one that was held.
+    went_back: bool,
+}
+
 impl Run {
     fn new(cause: SyncCause, since: Instant) -> Self {
         Self { cause, since, number: None, from: None, again: None }
@@ -206,10 +216,16 @@ impl Rules {
         let (mut more, mut progress) = (false, false);
         for channel in synced.channels {
             let (channel_id, has_more) = (channel.channel_id, channel.more);
-            let Some(channel) = self.as_named(channel, named) else { continue };
-            progress |= self.take_channel(channel, number, &mut run);
+            let Some(channel) = self.as_named(channel, named, &mut run) else { continue };
+            let taken = self.take_channel(channel, number);
+            progress |= taken.progress;
             more |= has_more;
-            self.must_ack(channel_id);
+            if taken.fits {
+                self.must_ack(channel_id);
+            }
+            if !taken.fits || taken.went_back {
+                run.again = run.again.max(Some(SyncCause::Other));
+            }
         }
         for channel in synced.gone {
             if self.log.forget(channel, number) {
@@ -230,8 +246,7 @@ impl Rules {
         }
     }
 
-    /// Takes a channel's part: whether it changed anything.
-    fn take_channel(&mut self, channel: SyncedChannel, number: u64, run: &mut Run) -> bool {
+    fn take_channel(&mut self, channel: SyncedChannel, number: u64) -> Part {
         let SyncedChannel { channel_id, head_seq, reset, .. } = channel;
         let held = self.log.held(channel_id);
         if reset {
@@ -241,17 +256,14 @@ impl Rules {
         let fits = self.log.take_synced(channel, number, &mut shown);
         // What came since the answer was written, and before the place that one went back from, was dropped as known.
         let went_back = reset && held > self.log.held(channel_id);
-        if !fits || went_back {
-            run.again = run.again.max(Some(SyncCause::Other));
-        }
         let progress = reset || !shown.is_empty();
         self.show(shown);
-        progress
+        Part { progress, fits, went_back }
     }
 
     /// A `reset` of a channel that was not named, for one learned of it after the request or names it in another one,
     /// is none. What its messages continue is taken.
-    fn as_named(&self, mut channel: SyncedChannel, named: &[ChannelId]) -> Option<SyncedChannel> {
+    fn as_named(&self, mut channel: SyncedChannel, named: &[ChannelId], run: &mut Run) -> Option<SyncedChannel> {
         let held = self.log.held(channel.channel_id);
         if let Some(held) = held
             && channel.reset
@@ -259,7 +271,12 @@ impl Rules {
         {
             channel.reset = false;
             let first = channel.messages.first()?;
-            return (first.seq.0 - 1 <= held.0).then_some(channel);
+            // Nobody compared this cursor.
+            if !self.log.follows(first) && first.seq.0.saturating_sub(1) == held.0 {
+                run.again = run.again.max(Some(SyncCause::Other));
+                return None;
+            }
+            return (first.seq.0.saturating_sub(1) <= held.0).then_some(channel);
         }
         Some(channel)
     }

@@ -111,6 +111,19 @@ async fn a_call_that_hangs_goes_to_the_next_server_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_send_that_one_server_may_still_store_is_not_refused_by_another() {
+    let (mut server, hung) = (Server::start().await, Hung::start().await);
+    let client = Client::any_of(&[&hung.url, &server.url]).expect("URLs").as_user("first token");
+    let (channel, hello) = (ChannelId::new(), NewMessage::new("hello"));
+    for (status, is_unknown) in [(503, true), (429, true), (401, true), (409, false)] {
+        let sender = client.beginning_with(0);
+        let refuse = async { server.any_call().await.refuse(status, "x", Some(1)) };
+        let (sent, ()) = tokio::join!(sender.send(channel, &hello), refuse);
+        assert_eq!(sent.expect_err("refused").is_unknown(), is_unknown, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn what_must_not_be_made_twice_is_not() {
     let (mut server, hung) = (Server::start().await, Hung::start().await);
     let client = Client::any_of(&[&hung.url, &server.url]).expect("URLs").as_user("first token");

@@ -1,7 +1,7 @@
 //! What happens to the database.
 
 use crate::{
-    outcome::{Outcome, closed},
+    outcome::{GUARANTEES, Outcome, closed},
     probe::Probe,
     scenario::{Context, Scenario, scenario},
     stage::Scene,
@@ -151,7 +151,7 @@ async fn clients_of_a_database_that_lost_its_tail_start_again(context: Context) 
     let (broken, resets) = (report.broken, report.deliveries.resets);
     // What was accepted and is gone now, and what devices showed of it, is what the fault is: only a device that was
     // not told to start again holds it against the log in silence.
-    outcome.missed.retain(|missed| !missed.starts_with("guarantees broke"));
+    outcome.broke.retain(|broke| !broke.starts_with(GUARANTEES));
     outcome.lost = broken.lost + broken.behind;
     outcome.misdelivered = expected.saturating_sub(resets);
     outcome.out_of_order = broken.out_of_order;
@@ -159,8 +159,10 @@ async fn clients_of_a_database_that_lost_its_tail_start_again(context: Context) 
         "{} accepted messages were in the lost tail; {resets} resets where {expected} were due",
         broken.not_in_log
     ));
-    let zeros = outcome.lost + outcome.misdelivered + outcome.duplicated + outcome.out_of_order == 0;
-    outcome.require(zeros, format!("{broken:?}"));
+    let elsewhere = broken.refused_yet_delivered + broken.outside_membership + broken.canary;
+    let damaged = broken.holes_in_log + broken.unread_logs;
+    let zeros = [outcome.lost, outcome.misdelivered, outcome.duplicated, outcome.out_of_order, elsewhere, damaged];
+    outcome.require(zeros.iter().all(|count| *count == 0), format!("{broken:?}"));
     outcome.require(expected > 0, "nothing was lost");
     Ok(outcome)
 }

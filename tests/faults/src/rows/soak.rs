@@ -1,7 +1,7 @@
 //! What happens when faults come one after the other, whoever they hit.
 
 use crate::{
-    outcome::Outcome,
+    outcome::{NOT_BACK, Outcome},
     scenario::{Context, Scenario, scenario},
     stage::{Scene, Stage},
 };
@@ -35,7 +35,7 @@ async fn any_faults_one_after_the_other_lose_no_message(context: Context) -> Res
     let recovered = |fault: &&touchline_load::Fault| fault.recovered_s.is_some();
     let (all, back) = (report.faults.len(), report.faults.iter().filter(recovered).count());
     outcome.tell(format!("seed {}: {all} faults, recovered from {back} before the next", context.seed));
-    outcome.missed.retain(|missed| !missed.starts_with("the devices did not come back"));
+    outcome.broke.retain(|broke| !broke.starts_with(NOT_BACK));
     Ok(outcome)
 }
 

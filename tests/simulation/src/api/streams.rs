@@ -86,17 +86,31 @@ impl Stream {
         self.last_id
     }
 
+    fn tell_life(&mut self, world: &mut World, node: Node, life: Option<u64>) {
+        let (State::Open(_), Some(wire), Some(life)) = (self.state, self.wire, life) else { return };
+        let request = PushRequest {
+            incarnation: Bytes::copy_from_slice(self.lease.incarnation.as_bytes()),
+            purpose: Purpose::Life.into(),
+            database_life: life.cast_signed(),
+            ..PushRequest::default()
+        };
+        let id = self.add(request, None, world.now);
+        if let Some(awaited) = self.pending.get(&id) {
+            world.send(wire, node, Packet::Push(awaited.request.clone()));
+        }
+    }
+
     /// Tells the gateway to let those sync whom it may owe something.
     fn pay(&mut self, world: &mut World, node: Node) {
         let (State::Open(_), Some(wire)) = (self.state, self.wire) else { return };
-        let Some((purpose, owed)) = self.owed.take() else { return };
+        let Some(owed) = self.owed.take() else { return };
         // They come in no order.
         let mut users: Vec<_> = unpack_users(&owed).into_iter().flatten().collect();
         users.sort_unstable();
         let resync = PushRequest {
             incarnation: Bytes::copy_from_slice(self.lease.incarnation.as_bytes()),
             recipients: pack_users(users.iter()),
-            purpose: purpose.into(),
+            purpose: Purpose::Resync.into(),
             ..PushRequest::default()
         };
         let id = self.add(resync, None, world.now);
@@ -115,7 +129,8 @@ impl Stream {
                     self.owed.add(&awaited.request.recipients);
                     lost.push(push);
                 }
-                None => self.owed.put_back(&(awaited.request.purpose(), awaited.request.recipients)),
+                None if awaited.request.purpose() == Purpose::Life => {}
+                None => self.owed.put_back(&awaited.request.recipients),
             }
         }
         lost
@@ -182,11 +197,9 @@ impl Life {
         self.lost(world, lost, Loss::Broken);
     }
 
-    pub(super) fn begin_anew(&mut self, world: &mut World) {
-        self.acks.clear();
+    pub(super) fn tell_life(&mut self, world: &mut World) {
         for stream in self.streams.values_mut() {
-            stream.owed.begin_anew();
-            stream.pay(world, self.node);
+            stream.tell_life(world, self.node, self.database_life);
         }
     }
 
@@ -195,10 +208,11 @@ impl Life {
     }
 
     pub(super) fn stream_opened(&mut self, world: &mut World, wire: WireId) {
-        let (node, now) = (self.node, world.now);
+        let (node, now, life) = (self.node, world.now, self.database_life);
         let Some(stream) = self.by_wire(wire) else { return };
         (stream.state, stream.failed, stream.vouched) = (State::Open(now), None, true);
-        // First of all, so that nothing sent on this stream can be acked behind a hole.
+        // First of all, so that nothing sent on this stream can be acked behind a hole, or for a log that is no more.
+        stream.tell_life(world, node, life);
         stream.pay(world, node);
         for id in std::mem::take(&mut stream.queued) {
             if let Some(awaited) = stream.pending.get(&id) {
@@ -315,5 +329,6 @@ fn request(entry: &Entry, users: &[UserId], push: &Push) -> PushRequest {
         traceparent: String::new(),
         message: Some(message(entry)),
         purpose: purpose.into(),
+        database_life: 0,
     }
 }

@@ -77,6 +77,24 @@ fn another_message_at_the_cursor_is_a_reason_to_sync_and_is_not_acked() {
 }
 
 #[test]
+fn an_answer_that_does_not_fit_is_not_acked_and_asked_for_again() {
+    let (mut device, channel) = Driven::online(options());
+    device.frame(1, pushed(channel, 12));
+    device.wait(millis(200));
+    let (call, _) = device.sync();
+    device.frame(1, pushed(channel, 11));
+    let acks = device.acks().len();
+    // Written before 11 and 12 were lost and given to others; what was pushed since moved the cursor.
+    let mut answer = synced(channel, [11, 12, 13], false);
+    answer.channels[0].messages[1].check = message(ChannelId::new(), 12).check;
+    device.rules.synced(call, Ok(answer), device.now);
+    let cursors = device.answer_sync(nothing_new());
+    assert_eq!((cursors[0].seq, device.shown()), (Seq(12), vec![11, 12]));
+    device.wait(millis(900));
+    assert_eq!(device.acks().len() - acks, 0);
+}
+
+#[test]
 fn a_reset_that_goes_back_is_followed_by_one_more_sync() {
     let (mut device, channel) = Driven::online(options());
     device.frame(1, Frame::Message(Message { channel_id: channel, ..message(ChannelId::new(), 10) }));
