@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
 use serde_json::json;
 use touchline_client::NewMessage;
-use touchline_harness::Stack;
+use touchline_harness::{NodeName, Stack};
 use touchline_ids::Seq;
+use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_writer_queue_is_a_503_with_retry_after_and_stores_nothing() -> Result<()> {
@@ -42,6 +43,46 @@ async fn a_full_writer_queue_is_a_503_with_retry_after_and_stores_nothing() -> R
     let again = alice.client().send(channel, &refused[0]).await?;
     assert!(!again.duplicate);
     assert_eq!(again.seq, last.next());
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_created_once_and_then_found() -> Result<()> {
+    let stack = Stack::local().start().await?;
+    let alice = stack.sign_up("alice").await?;
+    let channel = stack.channel(&[&alice]).await?;
+    let token = stack.access_tokens().issue(alice.id, Uuid::now_v7())?;
+    let url = format!("{}/v1/channels/{channel}/messages", stack.api_url(0));
+    for (status, duplicate) in [(201, false), (200, true), (200, true)] {
+        let body = json!({"client_message_id": "1", "content": "hello"}).to_string();
+        let request = reqwest::Client::new().post(&url).bearer_auth(&token).header("content-type", "application/json");
+        let answer = request.body(body).send().await?;
+        assert_eq!(answer.status(), status);
+        let sent: serde_json::Value = serde_json::from_str(&answer.text().await?)?;
+        assert_eq!((&sent["seq"], &sent["duplicate"]), (&json!(2), &json!(duplicate)));
+    }
+    stack.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_encoder_cannot_bear_ends_no_gateway_and_holds_nobody_up() -> Result<()> {
+    let quick = |api: &mut touchline_api::Config| (api.ack_wait_ms, api.second_look_ms) = (500, 100);
+    let gateway = NodeName::Gateway(0);
+    let stack = Stack::processes(1, 1)
+        .api(quick)
+        .environment(gateway, "FAILPOINTS", "encode=1*panic(as a bug would)")
+        .start()
+        .await?;
+    let [alice, bob] = stack.sign_up_all(["alice", "bob"]).await?;
+    let channel = stack.channel(&[&alice, &bob]).await?;
+    let (phone, before) = (bob.device("phone").await?, stack.node(gateway)?.pid());
+    for text in ["poison", "well"] {
+        let sent = alice.send(channel, text).await?;
+        phone.expect(sent).await?;
+    }
+    let process = stack.node(gateway)?;
+    assert!(process.log().contains("as a bug would"), "it did panic");
+    assert_eq!(process.pid(), before);
     stack.stop().await
 }
 
