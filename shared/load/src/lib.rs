@@ -13,6 +13,7 @@ mod judge;
 mod ledger;
 mod listening;
 mod log;
+mod outages;
 mod plan;
 pub mod processes;
 mod report;
@@ -27,5 +28,5 @@ mod track;
 
 pub use checker::{Checker, Sighting, Verdict};
 pub use plan::{Channel, Devices, InvalidMix, Kind, Mix, Pace, Plan, Sending, Server, User};
-pub use report::{Broken, Cost, Deliveries, Fault, Loaded, ProcessCost, Report, Sends, Times};
+pub use report::{Broken, Cost, Deliveries, Fault, Loaded, Outages, ProcessCost, Report, Sends, Times};
 pub use running::{Connecting, Load, Progress, Running, Watch};

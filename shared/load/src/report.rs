@@ -31,6 +31,8 @@ pub struct Report {
     pub resume: Times,
     /// What [`Running::fault_began`](crate::Running::fault_began) marked.
     pub faults: Vec<Fault>,
+    /// When steady devices had lost their sockets, marked or not.
+    pub outages: Outages,
     /// What it cost the servers, if their processes were named.
     pub cost: Option<Cost>,
     /// CPU seconds of this process, while messages were sent and until the steady devices had them.
@@ -106,6 +108,16 @@ pub struct Deliveries {
     pub disconnects: u64,
     /// `reset`s of devices that were in the middle of a channel.
     pub resets: u64,
+}
+
+/// Times in which steady devices had lost their sockets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Outages {
+    /// How many ended.
+    pub count: u64,
+    /// The longest, in seconds: from the first lost socket until every steady device was connected again and had what
+    /// had been accepted by then. The recovery time of whatever happened.
+    pub longest_s: f64,
 }
 
 /// Broken guarantees, in numbers of messages and devices. Every field must be 0.

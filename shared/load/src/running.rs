@@ -5,6 +5,7 @@ use crate::{
     costs::Costs,
     judge::Seen,
     listening::{Phase, listen},
+    outages,
     plan::{Kind, Plan},
     report::Report,
     sending::Senders,
@@ -198,6 +199,8 @@ impl Connecting {
         let sending = self.life.0.child();
         let senders = Arc::new(Senders::new(Arc::clone(&self.board), self.clients.clone()));
         let sender = Some(self.life.0.spawn(senders.run(sending.clone())));
+        let watched = Arc::clone(&self.board);
+        self.life.0.spawn_until_stop(async move { outages::watch(&watched).await });
         let Self { board, clients, life, phase, devices, costs, .. } = self;
         Ok(Running { board, clients, life, sending, sender, phase, devices, costs, start_heads, started })
     }

@@ -102,6 +102,7 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
 
     running.phase.send_replace(Phase::Settle(Arc::new(targets(&board, &logs))));
     let all_there = settle(&board, deadline).await;
+    let outages = board.outages.so_far();
     let seen = running.collect().await;
     // Once more: what a device showed since is in the log too.
     let logs = read_on(&board, &clients, logs, Instant::now() + board.plan.settle).await;
@@ -121,6 +122,7 @@ pub(crate) async fn finish(running: &mut Running) -> Result<Report> {
     let mut report = report(&board, running.started);
     // Those that were given up where they stood are among them.
     report.sends.unresolved = report.sends.messages - report.sends.accepted - report.sends.refused;
+    report.outages = outages;
     report.load.sent_for_s = sent_for;
     report.load.settled_in_s = all_there.then(|| seconds(last_shown.saturating_sub(sent)));
     report.deliveries.per_second = shown_while_sent as f64 / sent_for.max(1e-3);

@@ -3,7 +3,7 @@
 use crate::{
     findings::Kind,
     plan::Pace,
-    report::{Cost, Fault, Loaded, Report, Times},
+    report::{Cost, Fault, Loaded, Outages, Report, Times},
 };
 use std::{
     fmt::{self, Display, Formatter, Write as _},
@@ -90,7 +90,14 @@ impl Report {
             ("resets in mid-channel", came.resets),
         ];
         line(f, "sockets", &row(&sockets))?;
-        self.endings.iter().try_for_each(|(why, count)| line(f, "", &format!("{} × {why}", grouped(*count))))
+        self.endings.iter().try_for_each(|(why, count)| line(f, "", &format!("{} × {why}", grouped(*count))))?;
+        if self.outages.count > 0 {
+            let Outages { count, longest_s } = self.outages;
+            let recovery =
+                format!("{count} times devices were away; all were back and at head after {longest_s:.2} s at most");
+            line(f, "recovery", &recovery)?;
+        }
+        Ok(())
     }
 
     fn write_times(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -211,12 +218,13 @@ mod tests {
         let mut report = Report {
             sends: Sends { messages: 12_345, accepted: 12_345, ..Sends::default() },
             deliveries: Deliveries { shown: 1_234_567, ..Deliveries::default() },
+            outages: Outages { count: 2, longest_s: 1.25 },
             faults: vec![Fault { name: "kill".into(), recovered_s: Some(1.5), ..Fault::default() }],
             ..Report::default()
         };
         let text = report.to_string();
         assert!(text.contains("12 345 sent") && text.contains("1 234 567 shown"), "{text}");
-        assert!(text.contains("all 1.50 s"), "{text}");
+        assert!(text.contains("all 1.50 s") && text.contains("after 1.25 s at most"), "{text}");
         assert!(
             text.lines().last().is_some_and(|last| last.starts_with("verdict") && last.contains("CLEAN")),
             "{text}"

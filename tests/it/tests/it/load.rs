@@ -93,6 +93,7 @@ async fn a_fault_is_measured_apart_from_its_beginning_until_everybody_is_back() 
     let [fault] = report.faults.as_slice() else { anyhow::bail!("{report}") };
     ensure!(fault.send_to_device.count > 0 && fault.recovered_s.is_some() && fault.lasted_s.is_some(), "{report}");
     ensure!(fault.disconnects > 0, "{report}");
+    ensure!(report.outages.count > 0 && report.outages.longest_s > 0.0, "noticed by itself, too: {report}");
     stack.stop().await
 }
 
