@@ -89,6 +89,8 @@ async fn a_redis_failover_that_loses_writes_loses_no_message(context: Context) -
     let mut scene = Scene::new(&context);
     scene.mix.flappy = 8;
     let stage = scene.open(Stack::processes(2, 3).on_sentinel(&sentinel), &context).await?;
+    let registry = stage.stack.registry().await?;
+    let steady: Vec<_> = stage.users(Kind::Steady).into_keys().collect();
     link.set(Rules::black_hole());
     sleep(context.seconds(4, 8)).await;
     stage.load.fault_began("failover");
@@ -99,8 +101,7 @@ async fn a_redis_failover_that_loses_writes_loses_no_message(context: Context) -
         Ok(told.is_ok_and(|told| told.contains("role:master")))
     })
     .await?;
-    let (registry, promoted) = (stage.stack.registry().await?, Instant::now());
-    let steady: Vec<_> = stage.users(Kind::Steady).into_keys().collect();
+    let promoted = Instant::now();
     everybody_has_a_route(&*registry, &steady).await?;
     let back = promoted.elapsed();
     let (mut outcome, report) = stage.close_with_report().await?;
@@ -183,7 +184,8 @@ async fn a_gateway_that_dies_half_way_through_registering_again_is_made_good(con
 
 async fn everybody_has_a_route(registry: &dyn Registry, users: &[UserId]) -> Result<()> {
     eventually("every route is back", async || {
-        let routes = registry.look_up(users).await?;
+        // While the primary changes nobody answers.
+        let routes = registry.look_up(users).await.unwrap_or_default();
         let mut found: Vec<_> = routes.iter().map(|route| route.index).collect();
         found.dedup();
         Ok(found.len() == users.len())
