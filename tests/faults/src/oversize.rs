@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     // The first rounds are what the allocators keep for good.
     let mut answers = attacker.round().await?;
-    for _ in 0..context.pick(2, 10) {
+    for _ in 0..context.pick(8, 10) {
         answers = attacker.round().await?;
     }
     let before = attacker.memory()?;
