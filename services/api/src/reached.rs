@@ -19,11 +19,6 @@ impl Reached {
         Self { members, bits }
     }
 
-    /// Whose bits these are.
-    pub fn members(&self) -> &Arc<Members> {
-        &self.members
-    }
-
     /// Marks one position.
     pub fn mark(&mut self, position: u32) {
         if let Some(word) = self.bits.get_mut(position as usize / 64) {

@@ -41,12 +41,9 @@ impl Schedule {
     }
 
     /// Whether to look at all.
+    #[cfg(feature = "simulation")]
     pub fn is_due(&self) -> bool {
-        #[cfg(feature = "simulation")]
-        if self.never {
-            return false;
-        }
-        true
+        !self.never
     }
 
     /// This api has just handed a message over, because another one may reach whom it cannot.
