@@ -44,7 +44,11 @@ pub(crate) struct Cpu {
 impl System {
     /// Starts the processes and creates the people.
     pub(crate) async fn start(gateways: usize, people: usize) -> Result<Self> {
-        let stack = Stack::processes(1, gateways).unlimited().start().await?;
+        let stack = Stack::processes(1, gateways)
+            .unlimited()
+            .gateway(|gateway| gateway.limits.accepts_per_second = 1_000_000)
+            .start()
+            .await?;
         let people = stack.crowd(people).await?;
         Ok(Self { stack, gateways, people })
     }
