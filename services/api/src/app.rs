@@ -307,14 +307,12 @@ async fn let_go(api: &Api, claims: &Claims) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use touchline_auth::{AccessTokens, IdentityProviders, KeySet, SigningKey, TicketSigner};
     use touchline_registry::MemoryRegistry;
-    use touchline_storage::Storage;
 
     async fn app(folder: &tempfile::TempDir) -> App {
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&touchline_storage::Settings { url, ..Default::default() }).await.unwrap();
-        storage.migrate_up().await.unwrap();
+        let (storage, _) = fixtures::database(folder.path()).await;
         let key = Arc::new(SigningKey::generate().unwrap().0);
         let keys = KeySet::from_jwks(&serde_json::json!({"keys": [key.public_jwk()]})).unwrap();
         let life = Duration::from_secs(900);

@@ -198,10 +198,7 @@ mod tests {
     #[tokio::test]
     async fn acks_wait_for_a_database_that_is_away_and_are_written_at_the_stop() {
         let (folder, life) = (tempfile::tempdir().unwrap(), Shutdown::new());
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let settings = touchline_storage::Settings { url, ..Default::default() };
-        let storage = Storage::connect(&settings).await.unwrap();
-        storage.migrate_up().await.unwrap();
+        let (storage, settings) = crate::fixtures::database(folder.path()).await;
         let away = Storage::connect(&settings).await.unwrap();
         away.clone().close().await.unwrap();
         let delivered = Delivered::default();

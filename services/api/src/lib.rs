@@ -20,6 +20,8 @@ mod extract;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod finish;
+#[cfg(test)]
+mod fixtures;
 mod gauges;
 mod history;
 mod lanes;

@@ -165,25 +165,15 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::writer::Reply;
+    use crate::{fixtures, writer::Reply};
     use tokio::{sync::oneshot, time::timeout};
-    use touchline_ids::{MessageId, UserId};
-    use touchline_storage::{NewMessage, Settings, Storage};
+    use touchline_ids::UserId;
 
     type Answer = oneshot::Receiver<Result<crate::writer::Receipt, Error>>;
 
     fn send(channel_id: ChannelId) -> (Command, Answer) {
         let (reply, answer) = Reply::new();
-        let message = NewMessage {
-            channel_id,
-            sender_id: UserId::new(),
-            client_message_id: "1".parse().unwrap(),
-            content: "\"hi\"".to_owned(),
-            body_hash: [0; 32],
-            no_push: false,
-            message_id: MessageId::new(),
-            created_at_ms: 1,
-        };
+        let message = fixtures::message(channel_id, UserId::new(), "1");
         (Command::Send { message, traceparent: String::new(), reply }, answer)
     }
 
@@ -200,9 +190,7 @@ mod tests {
     #[tokio::test]
     async fn so_many_channels_wait_and_so_many_commands_for_each_and_the_rest_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
-        storage.migrate_up().await.unwrap();
+        let (storage, _) = fixtures::database(folder.path()).await;
         let (fan_out, _stored) = mpsc::channel(1);
         let (store, life) = (Store::new(storage, Arc::default(), 10, fan_out), Shutdown::new());
         let mut lines = Lines::new(Arc::new(store), life.clone());

@@ -154,47 +154,19 @@ impl Takeover {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
     use std::{future::poll_fn, pin::pin, task::Poll};
     use tokio::sync::mpsc;
-    use touchline_ids::{ChannelId, MessageId, UserId};
-    use touchline_storage::{MemberCache, NewChannel, NewMessage, NewUser, Settings, WhenLocked};
+    use touchline_storage::{MemberCache, WhenLocked};
 
     /// A database with so many rows that nobody works on.
     async fn backlog(folder: &tempfile::TempDir, rows: u32) -> Storage {
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
-        storage.migrate_up().await.unwrap();
-        let (owner, dead) = (UserId::new(), uuid::Uuid::now_v7());
-        let user = NewUser {
-            id: owner,
-            handle: "ann".to_owned(),
-            display_name: "Ann".to_owned(),
-            password_hash: None,
-            external: None,
-            created_at_ms: 1,
-        };
-        storage.create_user(user).await.unwrap();
-        let channel = NewChannel {
-            id: ChannelId::new(),
-            name: "a channel".to_owned(),
-            owner,
-            member_ids: vec![],
-            message_id: MessageId::new(),
-            created_at_ms: 1,
-        };
-        let channel_id = channel.id;
+        let (storage, _) = fixtures::database(folder.path()).await;
+        let (owner, dead) = (fixtures::user(&storage).await, uuid::Uuid::now_v7());
+        let channel = fixtures::channel(owner);
+        let id = channel.id;
         storage.create_channel(channel, dead).await.unwrap();
-        let message = |number: u32| NewMessage {
-            channel_id,
-            sender_id: owner,
-            client_message_id: number.to_string().parse().unwrap(),
-            content: "\"hi\"".to_owned(),
-            body_hash: [0; 32],
-            no_push: false,
-            message_id: MessageId::new(),
-            created_at_ms: 1,
-        };
-        let messages = (1..rows).map(message).collect();
+        let messages = (1..rows).map(|number| fixtures::message(id, owner, &number.to_string())).collect();
         storage.append(messages, dead, &MemberCache::default(), WhenLocked::Wait).await.unwrap();
         assert_eq!(storage.release_all(&[dead]).await.unwrap(), u64::from(rows));
         storage

@@ -266,57 +266,22 @@ impl PassedOver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::{channel, database, message, user};
     use touchline_ids::UserId;
-    use touchline_storage::{NewUser, Settings, Storage};
-
-    async fn storage(folder: &tempfile::TempDir) -> Storage {
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let storage = Storage::connect(&Settings { url, ..Settings::default() }).await.unwrap();
-        storage.migrate_up().await.unwrap();
-        storage
-    }
-
-    fn message(channel_id: ChannelId, sender_id: UserId, name: &str) -> NewMessage {
-        NewMessage {
-            channel_id,
-            sender_id,
-            client_message_id: name.parse().unwrap(),
-            content: "\"hi\"".to_owned(),
-            body_hash: [0; 32],
-            no_push: false,
-            message_id: MessageId::new(),
-            created_at_ms: 1,
-        }
-    }
 
     /// A writer with room for one message in its fan-out, and a channel of its owner alone.
     async fn writer_with_channel(
         folder: &tempfile::TempDir,
         life: &Shutdown,
     ) -> (Writer, mpsc::Receiver<Stored>, ChannelId, UserId) {
-        let storage = storage(folder).await;
-        let (owner, id) = (UserId::new(), ChannelId::new());
-        let user = NewUser {
-            id: owner,
-            handle: "ann".to_owned(),
-            display_name: "Ann".to_owned(),
-            password_hash: None,
-            external: None,
-            created_at_ms: 1,
-        };
-        storage.create_user(user).await.unwrap();
+        let (storage, _) = database(folder.path()).await;
+        let owner = user(&storage).await;
         let (fan_out, mut stored) = mpsc::channel(1);
         let (writer, task) = writer(Store::new(storage, Arc::default(), 10, fan_out), 10);
         let inside = life.clone();
         life.spawn(async move { task.run(&inside).await });
-        let channel = NewChannel {
-            id,
-            name: "a channel".to_owned(),
-            owner,
-            member_ids: vec![],
-            message_id: MessageId::new(),
-            created_at_ms: 1,
-        };
+        let channel = channel(owner);
+        let id = channel.id;
         writer.create(channel, String::new()).await.unwrap();
         assert_eq!(stored.recv().await.unwrap().entry.seq, Seq(1));
         (writer, stored, id, owner)

@@ -14,7 +14,7 @@ use crate::{
     roles::{Verdict, judge},
     users,
 };
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, Select, sea_query::Expr};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Select, sea_query::Expr};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -159,7 +159,8 @@ async fn apply(
         Err(not_done) => return Ok(not_done),
     };
     // Under the lock: it stays the last one.
-    let last = messages::Entity::find_by_id((id, draft.channel.last_seq)).one(transaction).await?;
+    let last = messages::Entity::find_by_id((id, draft.channel.last_seq)).select_only().column(messages::Column::Id);
+    let last: Option<MessageId> = last.into_tuple().one(transaction).await?;
     let entry = Entry {
         channel_id: id,
         seq,
@@ -168,7 +169,7 @@ async fn apply(
         kind,
         content: content.to_string(),
         created_at_ms: change.created_at_ms,
-        prev: last.map(|last| last.id.check()),
+        prev: last.map(|last| last.check()),
     };
     let members = draft.members.clone();
     draft.write(&entry, owner).await?;

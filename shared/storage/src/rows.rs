@@ -4,7 +4,7 @@ use crate::{Storage, error::Result};
 use sea_orm::{ConnectionTrait, FromQueryResult, sea_query::SelectStatement};
 use std::sync::atomic::Ordering;
 
-/// Values in one `IN`, or rows in one `INSERT` of up to nine columns. SQLite binds at most 32,766 values.
+/// Values in one `IN`, or rows in one `INSERT` of up to ten columns. SQLite binds at most 32,766 values.
 pub(crate) const VALUES: usize = 3_000;
 /// Keys of up to three columns in one statement: small enough for a plan that looks each of them up.
 pub(crate) const KEYS: usize = 1_000;
