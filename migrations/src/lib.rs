@@ -22,6 +22,7 @@ mod m0004_messages;
 mod m0005_notifications;
 mod m0006_outbox_claims;
 mod m0007_messages_prev;
+mod m0008_notifying;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_notifications::Migration),
             Box::new(m0006_outbox_claims::Migration),
             Box::new(m0007_messages_prev::Migration),
+            Box::new(m0008_notifying::Migration),
         ]
     }
 }

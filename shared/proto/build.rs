@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const PROTOS: [&str; 1] = ["touchline/push/v1/push.proto"];
+const PROTOS: [&str; 2] = ["touchline/notify/v1/notify.proto", "touchline/push/v1/push.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

@@ -103,7 +103,7 @@ pub(crate) mod channels {
 }
 
 pub(crate) mod members {
-    use crate::Role;
+    use crate::{NotifyLevel, Role};
     use sea_orm::entity::prelude::*;
     use touchline_ids::{ChannelId, Seq, UserId};
 
@@ -123,6 +123,8 @@ pub(crate) mod members {
         pub(crate) left_seq: Seq,
         pub(crate) read_seq: Seq,
         pub(crate) delivered_seq: Seq,
+        pub(crate) notify_level: NotifyLevel,
+        pub(crate) muted_until: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -197,6 +199,137 @@ pub(crate) mod notifications {
         pub(crate) max_seq: Seq,
         pub(crate) count: i64,
         pub(crate) not_before: i64,
+        pub(crate) noted_at: i64,
+        pub(crate) sent_seq: Seq,
+        pub(crate) sent_at: i64,
+        pub(crate) attempts: i32,
+        pub(crate) tries: i32,
+        pub(crate) owner: Option<Uuid>,
+        pub(crate) claim_until: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod notification_walks {
+    use sea_orm::entity::prelude::*;
+    use touchline_ids::{ChannelId, Seq, UserId};
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "notification_walks")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) channel_id: ChannelId,
+        pub(crate) max_seq: Seq,
+        pub(crate) walk_seq: Seq,
+        pub(crate) after_user_id: Option<UserId>,
+        pub(crate) not_before: i64,
+        pub(crate) noted_at: i64,
+        pub(crate) attempts: i32,
+        pub(crate) owner: Option<Uuid>,
+        pub(crate) claim_until: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod mentions {
+    use sea_orm::entity::prelude::*;
+    use touchline_ids::{ChannelId, Seq, UserId};
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "mentions")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) user_id: UserId,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) channel_id: ChannelId,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) seq: Seq,
+        pub(crate) created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod quiet_hours {
+    use sea_orm::entity::prelude::*;
+    use touchline_ids::UserId;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "quiet_hours")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) user_id: UserId,
+        pub(crate) from_minute: i32,
+        pub(crate) to_minute: i32,
+        pub(crate) time_zone: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod devices {
+    use crate::{Platform, TargetKind};
+    use sea_orm::entity::prelude::*;
+    use touchline_ids::{DeviceId, UserId};
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "devices")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) user_id: UserId,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) device_id: DeviceId,
+        pub(crate) platform: Platform,
+        pub(crate) target_kind: TargetKind,
+        pub(crate) push_token: String,
+        pub(crate) last_seen_at: i64,
+        pub(crate) created_at: i64,
+        pub(crate) updated_at: i64,
+        pub(crate) login_id: Option<Uuid>,
+        pub(crate) suspect_since: Option<i64>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod push_outcomes {
+    use crate::PushOutcome;
+    use sea_orm::entity::prelude::*;
+    use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "push_outcomes")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) channel_id: ChannelId,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) seq: Seq,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) user_id: UserId,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub(crate) device_id: DeviceId,
+        pub(crate) after_seq: Seq,
+        pub(crate) outcome: PushOutcome,
+        pub(crate) answer: String,
+        pub(crate) tries: i32,
+        pub(crate) at: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

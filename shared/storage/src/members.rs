@@ -1,7 +1,7 @@
 //! Who is in a channel.
 
 use crate::{
-    Role, Storage,
+    NotifyLevel, Role, Storage,
     entity::{
         members::{ActiveModel, Column, Entity, OPEN},
         users,
@@ -166,6 +166,8 @@ pub(crate) async fn join(
         left_seq: Set(OPEN),
         read_seq: Set(before),
         delivered_seq: Set(before),
+        notify_level: Set(NotifyLevel::All),
+        muted_until: Set(None),
     };
     let rows: Vec<_> = users.map(row).collect();
     for some in rows.chunks(rows::VALUES) {

@@ -77,6 +77,7 @@ async fn note_missed(transaction: &DatabaseTransaction, missed: &[Mark], now_ms:
             max_seq: Set(max_seq),
             count: Set(count),
             not_before: Set(now_ms),
+            ..Default::default()
         })
         .collect();
     for some in rows.chunks(VALUES) {

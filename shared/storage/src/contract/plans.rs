@@ -179,6 +179,7 @@ async fn fill(storage: &Storage) -> Result<Filled> {
             left_seq: Set(left_seq),
             read_seq: Set(Seq(0)),
             delivered_seq: Set(Seq(0)),
+            ..Default::default()
         };
         let rows = [member(0, OPEN), member(1, OPEN), member(2, Seq(5))];
         entity::members::Entity::insert_many(rows).exec_without_returning(db).await?;
@@ -211,6 +212,7 @@ async fn fill(storage: &Storage) -> Result<Filled> {
         max_seq: Set(Seq(3)),
         count: Set(1),
         not_before: Set(0),
+        ..Default::default()
     });
     entity::notifications::Entity::insert_many(rows).exec_without_returning(db).await?;
     Ok(Filled { users, channels })

@@ -1,0 +1,99 @@
+//! What brings a push to a device: one small trait for FCM, a webhook, or a line in the log.
+
+use async_trait::async_trait;
+use std::time::{Duration, SystemTime};
+use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
+use touchline_storage::{Platform, TargetKind};
+
+/// One push to one device: wakes the app, which then syncs. What it shows is the app's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// Whose device.
+    pub user: UserId,
+    /// Which.
+    pub device: DeviceId,
+    /// What it runs.
+    pub platform: Platform,
+    /// What kind of name `token` is.
+    pub target_kind: TargetKind,
+    /// Its name at the push service. Never in a log.
+    pub token: String,
+    /// Where messages were missed.
+    pub channel: ChannelId,
+    /// The newest of them.
+    pub seq: Seq,
+    /// How many.
+    pub count: u64,
+    /// Whether one of them mentions the user.
+    pub mentioned: bool,
+    /// The user's unread messages over all channels; for platforms that show a number on the app's icon.
+    pub badge: Option<u64>,
+    /// What to show, if the operator lets message text leave the house.
+    pub preview: Option<Preview>,
+    /// When it is worth nothing any more.
+    pub expires: SystemTime,
+}
+
+/// Text of a message, for a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// Such as the channel's name.
+    pub title: String,
+    /// Such as the sender and the message's text; a provider cuts it to what fits.
+    pub body: String,
+}
+
+/// What a provider says to a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken; the provider's own name for it.
+    Accepted {
+        /// Opaque.
+        id: String,
+    },
+    /// The token is void: the device is to be forgotten, if it still has this token.
+    TokenVoid {
+        /// What the provider said.
+        why: String,
+    },
+    /// The token is another sender's. With wrong credentials every token is: forget none at once.
+    WrongSender {
+        /// What the provider said.
+        why: String,
+    },
+    /// The provider cannot reach this platform, because its key for it is wrong: sending again is no use.
+    PlatformRefused {
+        /// What the provider said.
+        why: String,
+    },
+    /// The push itself is wrong, which is a bug of ours: sending again is no use.
+    Refused {
+        /// What the provider said.
+        why: String,
+    },
+    /// Not taken, or nobody knows: send again, at the earliest after this time if it is given.
+    Later {
+        /// What the provider asked for.
+        after: Option<Duration>,
+        /// What happened.
+        why: String,
+    },
+    /// Nothing was sent, for the provider takes nothing at present ([`Provider::ready`] waits for it).
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A push service.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// Its name in the configuration, in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// Waits until it takes pushes, and says how many may be sent at once now; at least 1. Cancel-safe.
+    async fn ready(&self) -> usize;
+
+    /// Sends one push. Takes as long as the provider's own deadline at most.
+    async fn send(&self, push: &Push) -> Answer;
+}

@@ -1,0 +1,3 @@
+//! `fake-fcm`: the imitation as a process of its own.
+
+fn main() {}
