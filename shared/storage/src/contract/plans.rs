@@ -1,15 +1,17 @@
 use crate::{
-    Kind, Role, Storage, WhenLocked, append, change, channels, delivered,
+    Kind, NotifyLevel, NotifyWish, Platform, Role, Storage, TargetKind, WhenLocked, append, change, channels,
+    delivered, devices,
     entity::{self, members::OPEN},
     error::Result,
+    forgotten,
     history::{self, Range},
-    letters, log, members, notifications, outbox, sync, take,
+    letters, log, members, mentions, notifications, outbox, sync, take, wishes,
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
 };
 use std::time::Duration;
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, DeviceId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
 /// So many channels, with two members who are there and one who left, and ten messages each.
@@ -74,14 +76,18 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 }
 
 /// Marks that stand further already, entries that have no place in an answer, members who came later, acks beyond a
-/// log's end, notifications of later messages.
-const FILTERS: [&str; 6] = [
+/// log's end, notifications of later messages, devices that were seen
+/// just now or have another token by now.
+const FILTERS: [&str; 9] = [
     "read mark",
     "sync: entries",
     "outbox: taken members",
     "delivered: lock",
     "delivered: raise",
     "delivered: settled",
+    "devices: seen",
+    "devices: void",
+    "devices: not suspect",
 ];
 
 type Hot = (&'static str, Statement, &'static [&'static str]);
@@ -108,6 +114,14 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let marks: Vec<_> = batch.iter().zip(&filled.users).map(|(&id, &user)| (user, id, Seq(3))).collect();
     let pairs: Vec<_> = marks.iter().map(|&(user, id, _)| (user, id)).collect();
     let roles = change::intervals(channel, [Some(user), None]).into_query();
+    let phones: Vec<_> = filled.users[..64].iter().map(|&user| (user, phone())).collect();
+    let suspects: Vec<_> = phones.iter().map(|(user, device)| (*user, device.clone(), "t7".to_owned())).collect();
+    let void: Vec<_> = suspects.iter().cloned().map(|(user, device, token)| (user, device, token, 5)).collect();
+    let keys_of_phones: Vec<_> =
+        phones.iter().map(|(user_id, device)| devices::Key { user_id: *user_id, device_id: device.clone() }).collect();
+    let mentioned: Vec<_> =
+        marks.iter().map(|&(user_id, channel_id, seq)| mentions::Key { user_id, channel_id, seq }).collect();
+    let wish = NotifyWish { level: NotifyLevel::None, muted_until_ms: None };
     let b = backend;
     #[rustfmt::skip]
     let hot: Vec<Hot> = vec![
@@ -144,9 +158,26 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("sync: heads", b.build(&sync::heads(user, b)), &["ix_members_user", "channels_pkey"]),
         ("sync: entries", b.build(&history::in_ranges(&ranges, 1024 * 1024, b)), &["messages_pkey"]),
         ("sync: checks", b.build(&history::at_places(&places, b)), &["messages_pkey"]),
+        ("devices: put", b.build(&devices::around(user, TargetKind::Token, "t9".to_owned())), &["devices_pkey", "ux_devices_token"]),
+        ("devices: of a user", b.build(&devices::of_user(user)), &["devices_pkey"]),
+        ("devices: of a log-in", b.build(&devices::of_login(Uuid::from_u128(7))), &["ix_devices_login"]),
+        ("devices: delete", b.build(&devices::deleting(&keys_of_phones)), &["devices_pkey"]),
+        ("devices: seen", b.build(&devices::seen_before(&phones, 1_000)), &["devices_pkey"]),
+        ("devices: void", b.build(&forgotten::with_old_token(&void)), &["devices_pkey|ux_devices_token"]),
+        ("devices: not suspect", b.build(&forgotten::not_suspect(&suspects)), &["devices_pkey|ux_devices_token"]),
+        ("devices: unseen", b.build(&forgotten::old(entity::devices::Column::LastSeenAt, 5, 100)), &["ix_devices_seen"]),
+        ("devices: suspect", b.build(&forgotten::old(entity::devices::Column::SuspectSince, 5, 100)), &["ix_devices_suspect"]),
+        ("wish", b.build(&wishes::wish(user, channel)), &[ONE_MEMBER]),
+        ("wish: set", b.build(&wishes::setting(user, channel, wish)), &[ONE_MEMBER]),
+        ("mentions: old", b.build(&mentions::old(5, 100)), &["ix_mentions_created"]),
+        ("mentions: sweep", b.build(&mentions::deleting(&mentioned)), &["mentions_pkey"]),
         ("user by handle", b.build(&by_handle), &["users_handle_key"]),
     ];
     hot
+}
+
+fn phone() -> DeviceId {
+    "phone".parse().expect("a device id")
 }
 
 async fn fill(storage: &Storage) -> Result<Filled> {
@@ -215,5 +246,25 @@ async fn fill(storage: &Storage) -> Result<Filled> {
         ..Default::default()
     });
     entity::notifications::Entity::insert_many(rows).exec_without_returning(db).await?;
+    let rows = users.iter().zip(&channels).map(|(&user_id, &channel_id)| entity::mentions::ActiveModel {
+        user_id: Set(user_id),
+        channel_id: Set(channel_id),
+        seq: Set(Seq(3)),
+        created_at: Set(0),
+    });
+    entity::mentions::Entity::insert_many(rows).exec_without_returning(db).await?;
+    let rows = users.iter().enumerate().map(|(n, &user_id)| entity::devices::ActiveModel {
+        user_id: Set(user_id),
+        device_id: Set(phone()),
+        platform: Set(Platform::Android),
+        target_kind: Set(TargetKind::Token),
+        push_token: Set(format!("t{n}")),
+        last_seen_at: Set(n as i64),
+        created_at: Set(0),
+        updated_at: Set(0),
+        login_id: Set(Some(Uuid::from_u128(n as u128))),
+        suspect_since: Set((n % 50 == 0).then_some(n as i64)),
+    });
+    entity::devices::Entity::insert_many(rows).exec_without_returning(db).await?;
     Ok(Filled { users, channels })
 }
