@@ -44,6 +44,7 @@ mod takeover;
 mod trace;
 mod users;
 mod vital;
+mod wake;
 mod writer;
 
 pub use app::{App, build};
