@@ -47,6 +47,7 @@ mod takeover;
 mod trace;
 mod users;
 mod vital;
+mod wake;
 mod wishes;
 mod writer;
 

@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod devices;
 pub mod history;
 pub mod logins;
+pub mod notifying;
 pub mod outbox;
 pub mod plans;
 pub mod recent;
@@ -81,6 +82,14 @@ macro_rules! storage_contract {
             wishes: a_wish_is_kept_while_one_is_a_member, quiet_hours_are_set_changed_and_cleared,
                 members_are_mentioned_and_nobody_else, old_mentions_are_swept, what_was_read_needs_no_notification,
                 reading_acking_and_missing_never_wait_crosswise;
+            notifying: two_notifiers_claim_each_row_once,
+                what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_whole_count,
+                what_is_missed_during_a_push_is_due_again, what_is_put_off_waits_for_its_time_whatever_is_missed,
+                the_fifth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
+                a_row_that_is_somebody_elses_by_now_is_left_alone,
+                settling_misses_and_acks_never_wait_crosswise, recipients_are_known_as_they_are_now,
+                a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it,
+                what_was_sent_a_week_ago_is_forgotten;
             schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
                 two_processes_migrate_at_once;
             plans: every_query_of_the_hot_path_uses_its_index;
@@ -252,6 +261,7 @@ mod tests {
             include_str!("contract/devices.rs"),
             include_str!("contract/history.rs"),
             include_str!("contract/logins.rs"),
+            include_str!("contract/notifying.rs"),
             include_str!("contract/outbox.rs"),
             include_str!("contract/plans.rs"),
             include_str!("contract/recent.rs"),

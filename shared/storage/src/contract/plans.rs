@@ -1,11 +1,12 @@
 use crate::{
-    Kind, NotifyLevel, NotifyWish, Platform, Role, Storage, TargetKind, WhenLocked, append, change, channels,
-    delivered, devices,
+    Kind, NotifyLevel, NotifyWish, Platform, PushOutcome, Role, Storage, TargetKind, Walk, WhenLocked, append, change,
+    channels, claimed, delivered, devices,
     entity::{self, members::OPEN},
     error::Result,
     forgotten,
     history::{self, Range},
-    letters, log, members, mentions, notifications, outbox, sync, take, wishes,
+    letters, log, members, mentions, notification_letters, notifications, outbox, recipients, sweep, sync, take, walks,
+    wishes,
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
@@ -64,6 +65,7 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
                 "SCAN due",
                 "SCAN acks",
                 "SCAN counted",
+                "SCAN front",
                 "CONSTANT ROWS",
                 "SCAN (subquery",
             ]
@@ -76,9 +78,16 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 }
 
 /// Marks that stand further already, entries that have no place in an answer, members who came later, acks beyond a
-/// log's end, notifications of later messages, devices that were seen
-/// just now or have another token by now.
-const FILTERS: [&str; 9] = [
+/// log's end, notifications of later messages; rows that are claimed or dead, members who have acked;
+/// devices that were seen just now or have another token by now.
+const FILTERS: [&str; 15] = [
+    "notifier: claim",
+    "notifier: settled before",
+    "notifier: dead ones",
+    "walk: claim",
+    "walk: page",
+    // At most a thousand entries.
+    "walk: own messages",
     "read mark",
     "sync: entries",
     "outbox: taken members",
@@ -113,6 +122,10 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let spans: Vec<_> = batch.iter().map(|&id| (id, Seq(2), Seq(4))).collect();
     let marks: Vec<_> = batch.iter().zip(&filled.users).map(|(&id, &user)| (user, id, Seq(3))).collect();
     let pairs: Vec<_> = marks.iter().map(|&(user, id, _)| (user, id)).collect();
+    let settled: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), 0)).collect();
+    let missing: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), Seq(5))).collect();
+    let tried: Vec<_> = pairs.iter().map(|&(user, channel)| (channel, Seq(3), user)).collect();
+    let walk = Walk { channel_id: channel, walk_seq: Seq(9), after_user_id: Some(user), noted_at: 0, attempts: 1 };
     let roles = change::intervals(channel, [Some(user), None]).into_query();
     let phones: Vec<_> = filled.users[..64].iter().map(|&user| (user, phone())).collect();
     let suspects: Vec<_> = phones.iter().map(|(user, device)| (*user, device.clone(), "t7".to_owned())).collect();
@@ -151,6 +164,23 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),
         ("delivered: drop", b.build(&delivered::dropping(&pairs)), &["notifications_pkey"]),
         ("notify: lock", b.build(&notifications::locking(&pairs)), &["members_pkey|ix_members_user"]),
+        ("notifier: claim", b.build(&claimed::claim(Uuid::from_u128(7), 256, b)), &["ix_notifications_due", "notifications_pkey"]),
+        ("notifier: next", b.build(&claimed::soonest(b)), &["ix_notifications_due"]),
+        ("notifier: lock", b.build(&claimed::locking(&pairs)), &["notifications_pkey"]),
+        ("notifier: sent", b.build(&claimed::update(claimed::Kind::Sent, &settled, b)), &["notifications_pkey"]),
+        ("notifier: memberships", b.build(&recipients::memberships(&pairs)), &["members_pkey|ix_members_user", "quiet_hours_pkey"]),
+        ("notifier: channels", b.build(&recipients::channels_at(batch.iter().copied())), &["channels_pkey"]),
+        ("notifier: devices", b.build(&recipients::devices_of(&filled.users[..64])), &["devices_pkey"]),
+        ("notifier: mentions", b.build(&recipients::mentioned(&missing)), &["mentions_pkey"]),
+        ("notifier: unread", b.build(&recipients::unread(&filled.users[..64])), &["ix_members_user", "channels_pkey"]),
+        ("notifier: settled before", b.build(&recipients::settled(&tried)), &["push_outcomes_pkey"]),
+        ("notifier: newest", b.build(&recipients::newest(&places)), &["messages_pkey", "users_pkey"]),
+        ("notifier: list", b.build(&notification_letters::page(false, Some(pairs[3]), 50, b)), &["notifications_pkey"]),
+        ("notifier: dead ones", b.build(&notification_letters::page(true, None, 50, b)), &["ix_notifications_due|notifications_pkey"]),
+        ("notifier: old outcomes", b.build(&sweep::old_outcomes(100, b)), &["ix_push_outcomes_at", "push_outcomes_pkey"]),
+        ("walk: claim", b.build(&walks::claim(Uuid::from_u128(7), b)), &["ix_notification_walks_due|notification_walks_pkey"]),
+        ("walk: page", b.build(&walks::page(&walk, 200)), &["ux_members_channel", "notifications_pkey"]),
+        ("walk: own messages", b.build(&walks::own_messages(&walk, &filled.users[..64])), &["messages_pkey"]),
         ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),
         ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),
         ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &[ONE_MEMBER]),
@@ -246,13 +276,37 @@ async fn fill(storage: &Storage) -> Result<Filled> {
         ..Default::default()
     });
     entity::notifications::Entity::insert_many(rows).exec_without_returning(db).await?;
-    let rows = users.iter().zip(&channels).map(|(&user_id, &channel_id)| entity::mentions::ActiveModel {
-        user_id: Set(user_id),
-        channel_id: Set(channel_id),
-        seq: Set(Seq(3)),
-        created_at: Set(0),
+    let rows = users.iter().zip(&channels).flat_map(|(&user_id, &channel_id)| {
+        (1..=5).map(move |seq| entity::mentions::ActiveModel {
+            user_id: Set(user_id),
+            channel_id: Set(channel_id),
+            seq: Set(Seq(seq)),
+            created_at: Set(seq),
+        })
     });
+    let walks = channels.iter().map(|&channel_id| entity::notification_walks::ActiveModel {
+        channel_id: Set(channel_id),
+        max_seq: Set(Seq(9)),
+        not_before: Set(1),
+        noted_at: Set(1),
+        ..Default::default()
+    });
+    entity::notification_walks::Entity::insert_many(walks).exec_without_returning(db).await?;
     entity::mentions::Entity::insert_many(rows).exec_without_returning(db).await?;
+    let rows = users.iter().zip(&channels).flat_map(|(&user_id, &channel_id)| {
+        (1..=5).map(move |seq| entity::push_outcomes::ActiveModel {
+            user_id: Set(user_id),
+            channel_id: Set(channel_id),
+            seq: Set(Seq(seq)),
+            device_id: Set("phone".parse().expect("a device id")),
+            after_seq: Set(Seq(0)),
+            outcome: Set(PushOutcome::Accepted),
+            answer: Set(String::new()),
+            tries: Set(1),
+            at: Set(seq),
+        })
+    });
+    entity::push_outcomes::Entity::insert_many(rows).exec_without_returning(db).await?;
     let rows = users.iter().enumerate().map(|(n, &user_id)| entity::devices::ActiveModel {
         user_id: Set(user_id),
         device_id: Set(phone()),

@@ -95,7 +95,7 @@ pub async fn what_was_read_needs_no_notification(one: Storage, two: Storage) -> 
     let [ada, bob] = users(&one).await?;
     let (a, b) = (channel(&one, ada, &[bob]).await?, channel(&one, ada, &[bob]).await?);
     fill(&one, a, ada, 4).await?;
-    one.notify(&[(bob, a, Seq(4)), (bob, b, Seq(1)), (ada, a, Seq(4))], 1).await?;
+    one.notify(&[(bob, a, Seq(4)), (bob, b, Seq(1)), (ada, a, Seq(4))]).await?;
     two.mark_read(bob, a, Seq(3)).await?;
     assert_eq!(one.pending_notifications(a).await?.len(), 2, "not yet");
     two.mark_read(bob, a, Seq(4)).await?;
@@ -121,7 +121,7 @@ pub async fn reading_acking_and_missing_never_wait_crosswise(one: Storage, two: 
             }
             Ok::<(), crate::StorageError>(())
         };
-        tokio::try_join!(reading, two.notify(&marks, 1), two.delivered(&marks))?;
+        tokio::try_join!(reading, two.notify(&marks), two.delivered(&marks))?;
         for &id in &ids {
             assert_eq!(one.pending_notifications(id).await?, []);
         }
