@@ -18,6 +18,7 @@ use crate::{
     push_stream::PushStreams,
     resolve::Due,
     routes,
+    seen::Seen,
     send::FanOut,
     store::Store,
     takeover::{SharedSchedule, Takeover},
@@ -83,7 +84,7 @@ struct Lives {
     writing: Shutdown,
     /// The fan-out and the push streams.
     delivering: Shutdown,
-    /// Acks on their way into the database.
+    /// Acks, and which devices were seen, on their way into the database.
     acking: Shutdown,
 }
 
@@ -152,6 +153,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         outside_users: OutsideUsers::default(),
         writer,
         delivered,
+        seen: Seen::default(),
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
@@ -198,6 +200,11 @@ impl App {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })
         };
+        let seen_task = {
+            let (api, life) = (Arc::clone(&api), lives.acking.clone());
+            let run = async move { api.seen.run(&api.storage, &life).await };
+            vital.spawn(&lives.acking, "collector of devices seen", run)
+        };
         let (writer_task, outbox_task) = path.start(&claims, &vital, &lives);
 
         let router = routes::router(Arc::clone(&api));
@@ -219,7 +226,7 @@ impl App {
             let _ = outbox_task.await;
             // The last results brought the last acks.
             lives.acking.stop();
-            let _ = acks_task.await;
+            let _ = tokio::join!(acks_task, seen_task);
         };
         let late = async {
             lives.serving.stopping().await;

@@ -3,5 +3,6 @@
 //! Never depends on the registry, and never calls an api or a gateway.
 
 pub mod provider;
+pub mod quiet;
 
 pub use provider::{Answer, Preview, Provider, Push};

@@ -1,6 +1,6 @@
 use super::{at_once, channel, fill, remove, user, users};
 use crate::{
-    Later, MAX_ATTEMPTS, NotifyLevel, Outcome, Platform, PushOutcome, Storage, TargetKind, Then,
+    Later, MAX_ATTEMPTS, NotifyLevel, Outcome, Platform, PushOutcome, QuietHours, Storage, TargetKind, Then,
     entity::{devices, members, mentions, notification_walks, notifications, push_outcomes, quiet_hours},
     error::Result,
     notifications::NEVER,
@@ -245,7 +245,10 @@ pub async fn recipients_are_known_as_they_are_now(one: Storage, two: Storage) ->
     let known = known[0].as_ref().unwrap();
     assert_eq!((known.held_seq, known.last_seq, known.channel_name.as_str()), (Seq(3), Seq(6), "talk"));
     assert_eq!((known.level, known.muted_until), (NotifyLevel::Mentions, Some(77)));
-    assert_eq!(known.quiet, Some((1_320, 420, "Europe/Berlin".to_owned())));
+    assert_eq!(
+        known.quiet,
+        Some(QuietHours { from_minute: 1_320, to_minute: 420, time_zone: "Europe/Berlin".to_owned() })
+    );
     assert!(!known.mentioned, "one mention is acked, the other one not missed");
     assert_eq!(known.devices.iter().map(|device| device.push_token.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!((known.unread, known.settled.len()), (6, 0));
