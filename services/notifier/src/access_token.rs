@@ -133,6 +133,7 @@ impl<I: Issuer> Keeper<I> {
             match self.issuer.ask(&self.account).await {
                 Ok(grant) => {
                     self.metrics.token_refreshed("granted");
+                    self.metrics.key_refused(false);
                     again = AGAIN;
                     let early = rand::rng().random_range(Duration::ZERO..=JITTER);
                     let refresh = grant.asked + refresh_after(grant.lifetime, early);
@@ -145,6 +146,7 @@ impl<I: Issuer> Keeper<I> {
                     if self.took_up_another_key() {
                         continue;
                     }
+                    self.metrics.key_refused(true);
                     tracing::error!(
                         token.answer = why,
                         token.key_id = self.account.key_id(),

@@ -8,8 +8,10 @@ use std::{fmt, time::Duration};
 use tokio::time::Instant;
 use touchline_storage::Platform;
 
-/// So many failures in a row, with no success between them, open it.
+/// So many failures in a row, with no success between them, open it…
 const FAILURES: u32 = 10;
+/// …if they took at least this long: a connection that breaks under many pushes is one event, not many.
+const LASTING: Duration = Duration::from_millis(500);
 /// When the next probe is due if the push service is down and does not say when to come back…
 const PROBE_WHEN_DOWN: Duration = Duration::from_secs(10);
 /// …and if an operator has to mend something.
@@ -33,6 +35,16 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::Credentials,
+        Self::Permission,
+        Self::PlatformKey(Platform::Android),
+        Self::PlatformKey(Platform::Ios),
+        Self::PlatformKey(Platform::Web),
+        Self::Failures,
+    ];
+
     /// For metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -114,8 +126,8 @@ pub enum Turn {
 /// What stands between pushes and a push service.
 #[derive(Debug, Default)]
 pub struct Circuit {
-    /// In a row.
-    failures: u32,
+    /// In a row, and since when.
+    failures: Option<(u32, Instant)>,
     open: Option<Open>,
 }
 
@@ -166,7 +178,7 @@ impl Circuit {
     pub fn ended(&mut self, probe: bool, outcome: Outcome, now: Instant) -> Option<Turn> {
         match outcome {
             Outcome::Well => {
-                self.failures = 0;
+                self.failures = None;
                 let closed = self.open.take_if(|_| probe)?;
                 Some(Turn::Closed(closed.cause))
             }
@@ -178,16 +190,17 @@ impl Circuit {
                     }
                     return None;
                 }
-                self.failures += 1;
-                if self.failures < FAILURES {
+                let (count, since) = self.failures.get_or_insert((0, now));
+                *count += 1;
+                if *count < FAILURES || now.saturating_duration_since(*since) < LASTING {
                     return None;
                 }
-                self.failures = 0;
+                self.failures = None;
                 self.open = Some(Open { cause: Cause::Failures, probe_at: now + wait });
                 Some(Turn::Opened(Cause::Failures))
             }
             Outcome::Shut(cause) => {
-                self.failures = 0;
+                self.failures = None;
                 let same = self.open.as_ref().is_some_and(|open| open.cause == cause);
                 if !same || probe {
                     self.open = Some(Open { cause, probe_at: now + cause.probe_every() });
@@ -212,8 +225,10 @@ mod tests {
 
     fn broken(after: Option<Duration>, now: Instant) -> Circuit {
         let mut circuit = Circuit::default();
-        let turns: Vec<_> = (0..FAILURES).filter_map(|_| push(&mut circuit, Outcome::Failed(after), now)).collect();
-        assert_eq!(turns, [Turn::Opened(Cause::Failures)]);
+        for n in (1..FAILURES).rev() {
+            assert_eq!(push(&mut circuit, Outcome::Failed(after), now - n * SECOND), None);
+        }
+        assert_eq!(push(&mut circuit, Outcome::Failed(after), now), Some(Turn::Opened(Cause::Failures)));
         circuit
     }
 
@@ -221,12 +236,21 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_success_between_them_does_not_let_it_come_to_that() {
         let (mut circuit, now) = (Circuit::default(), Instant::now());
         for _ in 0..100 {
-            for _ in 1..FAILURES {
-                assert_eq!(push(&mut circuit, Outcome::Failed(None), now), None);
+            for n in 1..FAILURES {
+                assert_eq!(push(&mut circuit, Outcome::Failed(None), now + n * SECOND), None);
             }
             assert_eq!(push(&mut circuit, Outcome::Well, now), None);
         }
         assert_eq!(circuit.look(now), State::Closed);
+    }
+
+    #[test]
+    fn a_connection_that_breaks_under_many_pushes_does_not_open_it() {
+        let (mut circuit, now) = (Circuit::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(push(&mut circuit, Outcome::Failed(None), now), None);
+        }
+        assert_eq!(push(&mut circuit, Outcome::Failed(None), now + LASTING), Some(Turn::Opened(Cause::Failures)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     pace::Pace,
     per_device::PerDevice,
+    provider::LONGEST_SEND,
     service_account::ServiceAccount,
     switch::{Pass, Switch},
     token_call::{TokenCall, in_words},
@@ -41,6 +42,7 @@ mod connections;
 const DEADLINE: Duration = Duration::from_secs(15);
 /// How long it waits for its turn and a stream before that.
 const PATIENCE: Duration = Duration::from_secs(5);
+const _: () = assert!(PATIENCE.as_secs() + DEADLINE.as_secs() <= LONGEST_SEND.as_secs());
 /// [`Provider::ready`] promises what can go out within this time, so that pushes hardly wait once they are claimed.
 const SOON: Duration = Duration::from_millis(500);
 /// FCM's answers are small.
@@ -90,6 +92,7 @@ impl Fcm {
             .map_err(|_| OpenError::Endpoint)?;
         let connections = Connections::new(config)?;
         let metrics = Arc::new(Metrics::new("fcm"));
+        metrics.circuits_closed(&Cause::ALL);
         let issuer = TokenCall::new(connections::token_client(config)?);
         let tokens = AccessTokens::keep(account, path, in_clear, issuer, Arc::clone(&metrics), life);
         let devices = Arc::new(PerDevice::default());

@@ -56,8 +56,24 @@ impl Metrics {
 
     /// The circuit opened or closed for this cause.
     pub(crate) fn circuit(&self, cause: Cause, open: bool) {
-        let labels = [KeyValue::new("provider", self.provider), KeyValue::new("cause", cause.label())];
-        self.circuit.record(u64::from(open), &labels);
+        self.stopped(cause.label(), open);
+    }
+
+    /// What may open was not open yet: its series begins at 0.
+    pub(crate) fn circuits_closed(&self, causes: &[Cause]) {
+        for cause in causes {
+            self.circuit(*cause, false);
+        }
+    }
+
+    /// The token endpoint refuses our key, or gave a token again.
+    pub(crate) fn key_refused(&self, refused: bool) {
+        self.stopped("key", refused);
+    }
+
+    fn stopped(&self, cause: &'static str, stopped: bool) {
+        let labels = [KeyValue::new("provider", self.provider), KeyValue::new("cause", cause)];
+        self.circuit.record(u64::from(stopped), &labels);
     }
 
     /// Pushes per second that are allowed.

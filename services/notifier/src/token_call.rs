@@ -138,7 +138,7 @@ fn read(status: StatusCode, body: &[u8]) -> Result<(HeaderValue, Duration), Fail
     }
     let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
     let what = format!("{} {} {}", status.as_u16(), refusal.error, refusal.error_description);
-    let what: String = what.trim().chars().take(200).filter(|c| !c.is_control()).collect();
+    let what = plain(&what);
     let passing = matches!(refusal.error.as_str(), "internal_failure" | "server_error" | "temporarily_unavailable")
         || matches!(status.as_u16(), 408 | 429)
         || !status.is_client_error();
@@ -178,8 +178,13 @@ pub(crate) fn in_words(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    // reqwest's own text names the URL; its deepest cause is the system's or the protocol's.
-    if std::ptr::addr_eq(cause, error) { what.to_owned() } else { format!("{what}: {cause}") }
+    // reqwest's own text names the URL; its deepest cause is the system's or the protocol's, and may quote the server.
+    if std::ptr::addr_eq(cause, error) { what.to_owned() } else { plain(&format!("{what}: {cause}")) }
+}
+
+/// The beginning of a text that somebody else wrote, on one line.
+fn plain(text: &str) -> String {
+    text.trim().chars().take(200).filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

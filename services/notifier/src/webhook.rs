@@ -5,8 +5,15 @@
 //! proxy is asked.
 
 use crate::{
-    Answer, Provider, Push, bounded, circuit::Outcome, config, error::OpenError, metrics::Metrics,
-    retry_after::retry_after, switch::Switch, token_call::in_words,
+    Answer, Provider, Push, bounded,
+    circuit::{Cause, Outcome},
+    config,
+    error::OpenError,
+    metrics::Metrics,
+    provider::LONGEST_SEND,
+    retry_after::retry_after,
+    switch::Switch,
+    token_call::in_words,
 };
 use addresses::{PublicOnly, is_public};
 use async_trait::async_trait;
@@ -28,6 +35,7 @@ mod signature;
 
 /// From the first byte to the answer's last, and for a place before that.
 const DEADLINE: Duration = Duration::from_secs(5);
+const _: () = assert!(2 * DEADLINE.as_secs() <= LONGEST_SEND.as_secs());
 /// Requests under way at once.
 const AT_ONCE: usize = 64;
 /// What is read of an answer's body, so that the connection can be used again. It means nothing.
@@ -124,6 +132,7 @@ impl Webhook {
         }
         let client = client.build().map_err(OpenError::Client)?;
         let metrics = Arc::new(Metrics::new("webhook"));
+        metrics.circuits_closed(&[Cause::Failures]);
         let circuit = Switch::new(Arc::clone(&metrics));
         Ok(Self { url, signer, client, places: Semaphore::new(AT_ONCE), circuit, metrics })
     }

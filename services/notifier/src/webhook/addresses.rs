@@ -3,7 +3,7 @@
 //! A name is checked where it becomes an address that is connected to, so that a name that leads elsewhere the second
 //! time (rebinding) is no way around it.
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -96,6 +96,7 @@ impl Resolve for System {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ipnet::IpNet;
     use std::{net::SocketAddr, sync::Mutex};
 
     #[test]
