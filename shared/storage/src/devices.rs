@@ -12,7 +12,7 @@ use crate::{
 };
 use sea_orm::{
     ActiveValue::Set,
-    ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Iterable, QuerySelect, SqlErr,
+    ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, Iterable, QuerySelect, SqlErr,
     sea_query::{
         Cond, DeleteStatement, Expr, ExprTrait, LockBehavior, LockType, OnConflict, Order, Query, SelectStatement,
         UpdateStatement,
@@ -130,7 +130,9 @@ impl Storage {
                     in_time(async { Ok(transaction.rollback().await?) }).await?;
                     tries += 1;
                     if tries == TRIES {
-                        return Err(StorageError::Unavailable(error));
+                        // Not the database's own error: that quotes the token.
+                        let why = "others keep registering the same push token".to_owned();
+                        return Err(StorageError::Unavailable(DbErr::Custom(why)));
                     }
                 }
                 Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 //! they wish, and where a push would go.
 
 use crate::{
-    NotifyLevel, Platform, Storage, TargetKind,
+    NotifyLevel, Platform, QuietHours, Storage, TargetKind,
     claimed::Notification,
     entity::{
         channels, devices,
@@ -54,8 +54,8 @@ pub struct Recipient {
     pub level: NotifyLevel,
     /// Nothing before this, Unix milliseconds.
     pub muted_until: Option<i64>,
-    /// When they want quiet: minutes after midnight from and to, and the time zone's name.
-    pub quiet: Option<(i32, i32, String)>,
+    /// When they want quiet.
+    pub quiet: Option<QuietHours>,
     /// Whether something they have not got mentions them.
     pub mentioned: bool,
     /// Their devices that were seen since the time asked for.
@@ -180,7 +180,9 @@ impl Known {
         let member = self.members.get(&key)?;
         let channel = self.channels.get(&row.channel_id)?;
         let quiet = match (member.from_minute, member.to_minute, &member.time_zone) {
-            (Some(from), Some(to), Some(zone)) => Some((from, to, zone.clone())),
+            (Some(from_minute), Some(to_minute), Some(time_zone)) => {
+                Some(QuietHours { from_minute, to_minute, time_zone: time_zone.clone() })
+            }
             _ => None,
         };
         Some(Recipient {

@@ -1,6 +1,6 @@
 use super::{at_once, channel, fill, remove, user, users};
 use crate::{
-    Later, MAX_ATTEMPTS, NotifyLevel, Outcome, Platform, PushOutcome, Storage, TargetKind, Then,
+    Later, MAX_ATTEMPTS, NotifyLevel, Outcome, Platform, PushOutcome, QuietHours, Storage, TargetKind, Then,
     entity::{devices, members, mentions, notification_walks, notifications, push_outcomes, quiet_hours},
     error::Result,
     notifications::NEVER,
@@ -79,7 +79,7 @@ pub async fn what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_wh
     assert_eq!(one.pending_notifications(id).await?, [], "sent");
     assert_eq!(one.next_notification_ms().await?, None);
     two.notify(&[(bob, id, Seq(4))]).await?;
-    let due_ms = two.next_notification_ms().await?.unwrap();
+    let due_ms = two.next_notification_ms().await?.expect("there is one");
     assert!((1..=3_000).contains(&due_ms), "{due_ms}");
     assert_eq!(two.claim_notifications(owner, 10).await?, [], "not yet");
     time_passes(&one).await?;
@@ -96,7 +96,7 @@ pub async fn what_is_missed_during_a_push_is_due_again(one: Storage, two: Storag
     two.notify(&[(bob, id, Seq(3))]).await?;
     one.settle_notifications(owner, &[(bob, id, Seq(2), Then::Sent)], &[]).await?;
     assert_eq!(one.pending_notifications(id).await?, [(bob, Seq(3), 2)]);
-    let due_ms = one.next_notification_ms().await?.unwrap();
+    let due_ms = one.next_notification_ms().await?.expect("there is one");
     assert!((2_000..=3_000).contains(&due_ms), "{due_ms}");
     // The same when the first one needed no push.
     time_passes(&one).await?;
@@ -118,7 +118,7 @@ pub async fn what_is_put_off_waits_for_its_time_whatever_is_missed(one: Storage,
         let then = Then::Again { after_ms: 60_000, put_off: true };
         one.settle_notifications(owner, &[(bob, id, Seq(2), then)], &[]).await?;
         two.notify(&[(bob, id, Seq(3))]).await?;
-        assert!(one.next_notification_ms().await?.unwrap() > 50_000);
+        assert!(one.next_notification_ms().await?.expect("there is one") > 50_000);
         assert_eq!(one.claim_notifications(owner, 10).await?, []);
         time_passes(&one).await?;
     }
@@ -132,7 +132,7 @@ pub async fn what_is_put_off_waits_for_its_time_whatever_is_missed(one: Storage,
 pub async fn the_fifth_claim_without_an_outcome_is_the_last(one: Storage, two: Storage) -> Result<()> {
     let ((_, bob, id), owner) = (talk(&one, 4).await?, Uuid::now_v7());
     one.notify(&[(bob, id, Seq(2))]).await?;
-    for attempts in 1..=i32::try_from(MAX_ATTEMPTS).unwrap() {
+    for attempts in 1..=i32::try_from(MAX_ATTEMPTS).expect("five") {
         assert_eq!(one.claim_notifications(owner, 10).await?[0].attempts, attempts);
         time_passes(&one).await?;
     }
@@ -211,7 +211,7 @@ pub async fn recipients_are_known_as_they_are_now(one: Storage, two: Storage) ->
     remove(&one, other, ada, bob).await?;
     let device = |device: &str, token: &str, seen| devices::ActiveModel {
         user_id: Set(bob),
-        device_id: Set(device.parse().unwrap()),
+        device_id: Set(device.parse().expect("a device id")),
         platform: Set(Platform::Ios),
         target_kind: Set(TargetKind::Token),
         push_token: Set(token.to_owned()),
@@ -242,10 +242,13 @@ pub async fn recipients_are_known_as_they_are_now(one: Storage, two: Storage) ->
     rows.sort_by_key(|row| (row.user_id != bob, row.channel_id != id));
     let known = two.recipients(&rows, 50).await?;
     assert_eq!((rows[1].channel_id, &known[1]), (other, &None), "no longer a member");
-    let known = known[0].as_ref().unwrap();
+    let known = known[0].as_ref().expect("there is one");
     assert_eq!((known.held_seq, known.last_seq, known.channel_name.as_str()), (Seq(3), Seq(6), "talk"));
     assert_eq!((known.level, known.muted_until), (NotifyLevel::Mentions, Some(77)));
-    assert_eq!(known.quiet, Some((1_320, 420, "Europe/Berlin".to_owned())));
+    assert_eq!(
+        known.quiet,
+        Some(QuietHours { from_minute: 1_320, to_minute: 420, time_zone: "Europe/Berlin".to_owned() })
+    );
     assert!(!known.mentioned, "one mention is acked, the other one not missed");
     assert_eq!(known.devices.iter().map(|device| device.push_token.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!((known.unread, known.settled.len()), (6, 0));
@@ -256,7 +259,7 @@ pub async fn recipients_are_known_as_they_are_now(one: Storage, two: Storage) ->
     one.settle_notifications(owner, &[(bob, id, Seq(5), then)], &[accepted]).await?;
     let rows = one.claim_notifications(owner, 1).await?;
     let known = two.recipients(&rows, 50).await?;
-    let known = known[0].as_ref().unwrap();
+    let known = known[0].as_ref().expect("there is one");
     assert!(known.mentioned);
     assert_eq!(known.settled[0].as_str(), "phone", "it has its push, another device was put off");
     let newest = two.newest(&BTreeSet::from([(id, Seq(2)), (id, Seq(99))])).await?;
@@ -277,12 +280,15 @@ pub async fn a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it(
     fill(&one, id, people[0], 4).await?;
     fill(&one, id, people[3], 1).await?;
     one.notify_all(&[], &[(id, Seq(4)), (id, Seq(5))]).await?;
-    assert!((4_000..=5_000).contains(&one.next_walk_ms().await?.unwrap()), "acks are given time to arrive");
+    assert!(
+        (4_000..=5_000).contains(&one.next_walk_ms().await?.expect("there is one")),
+        "acks are given time to arrive"
+    );
     assert_eq!(one.claim_walk(owner).await?, None);
     two.delivered(&[(people[1], id, Seq(5)), (people[2], id, Seq(4))]).await?;
     two.mark_read(people[4], id, Seq(6)).await?;
     time_passes(&one).await?;
-    let walk = one.claim_walk(owner).await?.unwrap();
+    let walk = one.claim_walk(owner).await?.expect("there is one");
     assert_eq!((walk.channel_id, walk.walk_seq, walk.after_user_id), (id, Seq(5), None));
     assert_eq!(two.claim_walk(Uuid::now_v7()).await?, None, "claimed");
     let page = one.walk_page(&walk, 4).await?;
@@ -300,7 +306,7 @@ pub async fn a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it(
     let other = Uuid::now_v7();
     let claims = notification_walks::Entity::update_many();
     claims.col_expr(notification_walks::Column::ClaimUntil, Expr::value(0)).exec(&one.writer).await?;
-    let walk = two.claim_walk(other).await?.unwrap();
+    let walk = two.claim_walk(other).await?.expect("there is one");
     assert_eq!((walk.after_user_id, walk.attempts), (Some(people[5]), 1));
     one.advance_walk(owner, &walk, None, &[]).await?;
     two.notify_all(&[], &[(id, Seq(6))]).await?;
@@ -308,12 +314,12 @@ pub async fn a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it(
     assert_eq!(page.unreached.iter().map(|member| member.user).collect::<Vec<_>>(), people[6..]);
     assert_eq!(page.last, None);
     two.advance_walk(other, &walk, None, &[]).await?;
-    assert!((4_000..=5_000).contains(&two.next_walk_ms().await?.unwrap()), "more has come meanwhile");
+    assert!((4_000..=5_000).contains(&two.next_walk_ms().await?.expect("there is one")), "more has come meanwhile");
     notification_walks::Entity::update_many()
         .col_expr(notification_walks::Column::NotBefore, Expr::value(1))
         .exec(&one.writer)
         .await?;
-    let walk = one.claim_walk(owner).await?.unwrap();
+    let walk = one.claim_walk(owner).await?.expect("there is one");
     assert_eq!((walk.walk_seq, walk.after_user_id), (Seq(6), None));
     let waiting: Vec<_> = one.walk_page(&walk, 10).await?.unreached;
     let waits: Vec<_> = waiting.iter().filter(|member| member.waits).map(|member| member.user).collect();
