@@ -1,12 +1,15 @@
 //! What brings a push to a device: one small trait for FCM, a webhook, or a line in the log.
 
 use async_trait::async_trait;
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
 use touchline_storage::{Platform, TargetKind};
 
 /// One push to one device: wakes the app, which then syncs. What it shows is the app's to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Push {
     /// Whose device.
     pub user: UserId,
@@ -34,8 +37,25 @@ pub struct Push {
     pub expires: SystemTime,
 }
 
+impl fmt::Debug for Push {
+    /// Without the token, and without the text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, device, platform, channel, seq, count, mentioned, badge, .. } = self;
+        f.debug_struct("Push")
+            .field("user", user)
+            .field("device", device)
+            .field("platform", platform)
+            .field("channel", channel)
+            .field("seq", seq)
+            .field("count", count)
+            .field("mentioned", mentioned)
+            .field("badge", badge)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Text of a message, for a push.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Preview {
     /// Such as the channel's name.
     pub title: String,

@@ -19,11 +19,12 @@ use sea_orm::{
 use std::{
     cmp::max,
     collections::{BTreeSet, HashMap, HashSet},
+    fmt,
 };
 use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
 
 /// A place to push to.
-#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+#[derive(Clone, PartialEq, Eq, FromQueryResult)]
 pub struct PushDevice {
     /// Whose.
     pub user_id: UserId,
@@ -39,6 +40,18 @@ pub struct PushDevice {
     pub suspect_since: Option<i64>,
     /// When it was here last, Unix milliseconds.
     pub last_seen_at: i64,
+}
+
+impl fmt::Debug for PushDevice {
+    /// Without the push token: whoever has it can be told anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user_id, device_id, platform, .. } = self;
+        f.debug_struct("PushDevice")
+            .field("user_id", user_id)
+            .field("device_id", device_id)
+            .field("platform", platform)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Somebody who is to be notified, as they are now.
