@@ -85,15 +85,19 @@ pub enum Answer {
     },
 }
 
+/// No provider takes longer over one push, waiting included: a claim that lasts longer is not lost under way.
+pub const LONGEST_SEND: Duration = Duration::from_secs(20);
+
 /// A push service.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     /// Its name in the configuration, in logs and metrics.
     fn name(&self) -> &'static str;
 
-    /// Waits until it takes pushes, and says how many may be sent at once now; at least 1. Cancel-safe.
+    /// Waits until it takes pushes, and says how many may be sent at once now; at least 1. While it takes nothing but a
+    /// probe now and then that is 1 for each probe. Cancel-safe.
     async fn ready(&self) -> usize;
 
-    /// Sends one push. Takes as long as the provider's own deadline at most.
+    /// Sends one push, within [`LONGEST_SEND`]. Dropped before its end, it may have been sent.
     async fn send(&self, push: &Push) -> Answer;
 }
