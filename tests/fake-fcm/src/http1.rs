@@ -36,6 +36,10 @@ where
 {
     let mut orders = world.control.orders();
     let cuts = orders.borrow_and_update().cuts;
+    // Cuts are orders from here on; what was said before is asked for.
+    if face == Face::Google && world.control.settings().away {
+        return;
+    }
     let connection = world.next_connection();
     let (requests, sends) = (AtomicU32::new(0), AtomicU32::new(0));
     let service = service_fn(|request: http::Request<Incoming>| {

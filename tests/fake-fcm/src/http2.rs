@@ -65,7 +65,8 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let traffic = Arc::new(Traffic::default());
-    let orders = world.control.orders();
+    let mut orders = world.control.orders();
+    let told = *orders.borrow_and_update();
     let settings = world.control.settings();
     let handshake = h2::server::Builder::new()
         .max_concurrent_streams(settings.max_streams)
@@ -73,6 +74,10 @@ where
         .initial_connection_window_size(WINDOW)
         .handshake(Wire::new(socket, Arc::clone(&traffic)));
     let Ok(h2) = handshake.await else { return };
+    // Cuts are orders from here on; what was said before is asked for.
+    if settings.away {
+        return;
+    }
     let number = world.next_connection();
     let mut session = Session {
         number,
@@ -85,12 +90,11 @@ where
         close_at: Instant::now(),
         world,
     };
-    session.run(settings.max_streams).await;
+    session.run(settings.max_streams, told).await;
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<S> {
-    async fn run(&mut self, max_streams: u32) {
-        let told = *self.orders.borrow_and_update();
+    async fn run(&mut self, max_streams: u32, told: Orders) {
         self.put_off_closing();
         loop {
             let limit = self.limit(max_streams);
@@ -168,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<S> {
     fn put_off_closing(&mut self) {
         let idle = self.world.control.settings().idle_close_s;
         let wait = match self.last {
-            Some(last) if !self.traffic.is_open_up_to(last) && self.streams.is_empty() => LINGER,
+            Some(_) if self.streams.is_empty() => LINGER,
             None if idle > 0 && self.streams.is_empty() => Duration::from_secs(idle),
             _ => NEVER,
         };

@@ -109,7 +109,7 @@ impl Outcome {
 pub struct Page {
     /// Where the next page begins.
     pub next: u64,
-    /// Entries that were forgotten for want of room since the start; with any the log is no longer whole.
+    /// Entries that were forgotten for want of room; with any the log is no longer whole.
     pub forgotten: u64,
     /// In the order of arrival.
     pub entries: Vec<Entry>,
@@ -129,7 +129,9 @@ pub struct Log {
 #[derive(Debug, Default)]
 struct Inner {
     entries: VecDeque<Entry>,
-    /// How many went.
+    /// The number of the first one.
+    first: u64,
+    /// How many went for want of room.
     forgotten: u64,
     /// Each token and channel once.
     names: HashSet<Arc<str>>,
@@ -145,9 +147,8 @@ impl Log {
     /// At most `limit` entries from number `since` on.
     pub fn since(&self, since: u64, limit: usize) -> Page {
         let inner = self.inner();
-        let skipped = usize::try_from(since.saturating_sub(inner.forgotten)).unwrap_or(usize::MAX);
-        let entries: Vec<Entry> = inner.entries.iter().skip(skipped).take(limit).cloned().collect();
-        let next = entries.last().map_or(since.max(inner.forgotten), |entry| entry.number + 1);
+        let entries: Vec<Entry> = inner.since(since).take(limit).cloned().collect();
+        let next = entries.last().map_or(since.max(inner.first), |entry| entry.number + 1);
         Page { next, forgotten: inner.forgotten, entries }
     }
 
@@ -165,8 +166,7 @@ impl Log {
 
     /// The number that the next request gets.
     pub fn next(&self) -> u64 {
-        let inner = self.inner();
-        inner.forgotten + inner.entries.len() as u64
+        self.inner().next()
     }
 
     /// The body of a request, if it is among the last ones.
@@ -183,8 +183,7 @@ impl Log {
             changed.as_mut().enable();
             {
                 let inner = self.inner();
-                let skipped = usize::try_from(since.saturating_sub(inner.forgotten)).unwrap_or(usize::MAX);
-                if let Some(entry) = inner.entries.iter().skip(skipped).find(|entry| wanted(entry)) {
+                if let Some(entry) = inner.since(since).find(|entry| wanted(entry)) {
                     return entry.clone();
                 }
             }
@@ -192,10 +191,11 @@ impl Log {
         }
     }
 
-    /// Forgets everything; numbers go on.
+    /// Begins anew; only the numbers go on.
     pub fn clear(&self) {
         let mut inner = self.inner();
-        inner.forgotten += inner.entries.len() as u64;
+        inner.first = inner.next();
+        inner.forgotten = 0;
         inner.entries.clear();
         inner.names.clear();
         inner.bodies.clear();
@@ -208,6 +208,7 @@ impl Log {
         entry.begun_us = clock.mono_us();
         if inner.entries.len() >= self.most {
             inner.entries.pop_front();
+            inner.first += 1;
             inner.forgotten += 1;
         }
         // Tokens of forgotten entries are dropped now and then, all at once.
@@ -216,7 +217,7 @@ impl Log {
         }
         entry.token = inner.name(entry.token);
         entry.channel = entry.channel.map(|channel| inner.name(channel));
-        entry.number = inner.forgotten + inner.entries.len() as u64;
+        entry.number = inner.next();
         let number = entry.number;
         inner.entries.push_back(entry);
         if self.most_bodies > 0 {
@@ -232,7 +233,7 @@ impl Log {
 
     fn update(&self, number: u64, change: impl FnOnce(&mut Entry)) {
         let mut inner = self.inner();
-        let position = number.checked_sub(inner.forgotten).and_then(|position| usize::try_from(position).ok());
+        let position = number.checked_sub(inner.first).and_then(|position| usize::try_from(position).ok());
         if let Some(entry) = position.and_then(|position| inner.entries.get_mut(position)) {
             change(entry);
         }
@@ -246,6 +247,15 @@ impl Log {
 }
 
 impl Inner {
+    fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn since(&self, number: u64) -> impl Iterator<Item = &Entry> {
+        let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skipped)
+    }
+
     fn name(&mut self, name: Arc<str>) -> Arc<str> {
         if let Some(known) = self.names.get(&name) {
             return Arc::clone(known);
@@ -293,5 +303,50 @@ impl Drop for Open<'_> {
             entry.ended_us = Some(now);
             entry.outcome = Outcome::Gone;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            number: 0,
+            at_ms: 0,
+            begun_us: 0,
+            ended_us: None,
+            connection: 1,
+            stream: 1,
+            bearer: 1,
+            token: "t".into(),
+            channel: None,
+            seq: None,
+            n: None,
+            body_hash: 0,
+            bytes: 0,
+            leaked: false,
+            processed: false,
+            outcome: Outcome::Pending,
+            status: None,
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn the_oldest_entries_go_and_are_counted() {
+        let (log, clock) = (Log::new(3, 2), Clock::start(0));
+        let mut open: Vec<_> = (0..5).map(|_| log.begin(entry(), &Bytes::new(), &clock)).collect();
+        let page = log.since(0, 9);
+        assert_eq!(page.entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!((page.forgotten, page.next, log.next()), (2, 5, 5));
+        assert!(log.body(2).is_none() && log.body(3).is_some());
+        // An end without an entry any more changes nothing; the others find theirs.
+        open.remove(0).end(Outcome::Accepted, Some(200), None);
+        open.remove(3).end(Outcome::Accepted, Some(200), None);
+        drop(open);
+        let outcomes: Vec<_> = log.all().iter().map(|entry| entry.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Gone, Outcome::Gone, Outcome::Accepted]);
+        assert!(Arc::ptr_eq(&log.all()[0].token, &log.all()[1].token));
     }
 }

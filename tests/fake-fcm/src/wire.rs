@@ -68,11 +68,6 @@ impl Traffic {
         (state.open.len() > limit).then(|| last.copied().unwrap_or(0))
     }
 
-    /// Whether a stream up to `last` is open.
-    pub(crate) fn is_open_up_to(&self, last: u32) -> bool {
-        self.state().open.first().is_some_and(|stream| *stream <= last)
-    }
-
     /// Whether the client has said that it knows our settings.
     pub(crate) fn settings_confirmed(&self) -> bool {
         self.state().settings_confirmed
@@ -295,7 +290,6 @@ mod tests {
         }
         traffic.read(RST_STREAM, 0, 3);
         assert_eq!([traffic.above(3), traffic.above(2), traffic.above(0)], [None, Some(5), Some(0)]);
-        assert!(traffic.is_open_up_to(1) && !traffic.is_open_up_to(0));
     }
 
     #[test]
