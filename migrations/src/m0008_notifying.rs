@@ -11,8 +11,12 @@ use sea_orm_migration::{
 pub(crate) struct Migration;
 
 const TABLES: [&str; 4] = ["notification_walks", "mentions", "quiet_hours", "push_outcomes"];
-const NEW_INDEXES: [(&str, &str); 3] =
-    [("ix_notifications_due", "notifications"), ("ix_devices_login", "devices"), ("ix_devices_seen", "devices")];
+const NEW_INDEXES: [(&str, &str); 4] = [
+    ("ix_notifications_due", "notifications"),
+    ("ix_devices_login", "devices"),
+    ("ix_devices_seen", "devices"),
+    ("ix_devices_suspect", "devices"),
+];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
@@ -147,5 +151,8 @@ async fn add_indexes(schema: &SchemaManager<'_>) -> Result<(), DbErr> {
     schema.create_index(of_login).await?;
     let mut seen = Index::create();
     seen.name("ix_devices_seen").table("devices").col("last_seen_at");
-    schema.create_index(seen).await
+    schema.create_index(seen).await?;
+    let mut suspect = Index::create();
+    suspect.name("ix_devices_suspect").table("devices").col("suspect_since");
+    schema.create_index(suspect).await
 }

@@ -18,16 +18,18 @@ use crate::{
     push_stream::PushStreams,
     resolve::Due,
     routes,
+    seen::Seen,
     send::FanOut,
     store::Store,
     takeover::{SharedSchedule, Takeover},
     vital::Vital,
+    wake::Waker,
     writer::{Stored, WriterTask, writer},
 };
 use std::{io, mem, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -70,6 +72,7 @@ struct Around {
     claims: Arc<Claims>,
     delivered: Arc<Delivered>,
     database_lives: watch::Receiver<Option<i64>>,
+    waker: Waker,
 }
 
 /// Whose tasks end together, in the order in which they end.
@@ -81,7 +84,7 @@ struct Lives {
     writing: Shutdown,
     /// The fan-out and the push streams.
     delivering: Shutdown,
-    /// Acks on their way into the database.
+    /// Acks, and which devices were seen, on their way into the database.
     acking: Shutdown,
 }
 
@@ -128,7 +131,9 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
     let (lanes_in, lanes) = lanes();
     let schedule = SharedSchedule::default();
     let takeover = Takeover::new(storage.clone(), Arc::clone(&claims), schedule.clone(), lanes_in);
-    let (outbox, done) = Outbox::new(storage.clone(), Arc::clone(&claims));
+    let missed = Arc::<Notify>::default();
+    let waker = Waker::new(&config.notifiers, Arc::clone(&missed)).map_err(io::Error::other)?;
+    let (outbox, done) = Outbox::new(storage.clone(), Arc::clone(&claims), missed);
     let finisher = Finisher::new(Arc::clone(&deliverer), times, schedule, done);
     let fan_out = Arc::new(FanOut::new(deliverer, finisher));
 
@@ -148,6 +153,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         outside_users: OutsideUsers::default(),
         writer,
         delivered,
+        seen: Seen::default(),
         shutdown: lives.serving.clone(),
     });
     let path = Path { writer: writer_task, stored, takeover, lanes, fan_out, outbox };
@@ -159,6 +165,7 @@ pub async fn build(config: Config, dependencies: Dependencies) -> io::Result<App
         claims: Arc::clone(&claims),
         delivered: Arc::clone(&api.delivered),
         database_lives,
+        waker,
     };
     Ok(App { api, listener, address, claims, lives, path, around })
 }
@@ -193,6 +200,11 @@ impl App {
             let (api, life) = (Arc::clone(&api), lives.acking.clone());
             vital.spawn(&lives.acking, "collector of acks", async move { api.delivered.run(&api.storage, &life).await })
         };
+        let seen_task = {
+            let (api, life) = (Arc::clone(&api), lives.acking.clone());
+            let run = async move { api.seen.run(&api.storage, &life).await };
+            vital.spawn(&lives.acking, "collector of devices seen", run)
+        };
         let (writer_task, outbox_task) = path.start(&claims, &vital, &lives);
 
         let router = routes::router(Arc::clone(&api));
@@ -214,7 +226,7 @@ impl App {
             let _ = outbox_task.await;
             // The last results brought the last acks.
             lives.acking.stop();
-            let _ = acks_task.await;
+            let _ = tokio::join!(acks_task, seen_task);
         };
         let late = async {
             lives.serving.stopping().await;
@@ -262,11 +274,12 @@ impl Path {
 
 impl Around {
     fn start(self, vital: &Vital, lives: &Lives) {
-        let Self { directory, look_ups, pruner, streams, claims, delivered, mut database_lives } = self;
+        let Self { directory, look_ups, pruner, streams, claims, delivered, mut database_lives, waker } = self;
         let life = &lives.delivering;
         vital.spawn(life, "directory", async move { directory.refresh_forever().await });
         vital.spawn(life, "registry's probe", async move { look_ups.probe_forever().await });
         vital.spawn(life, "registry's pruner", pruner.run());
+        vital.spawn(life, "waker of notifiers", waker.run());
         vital.spawn(life, "push streams", Arc::clone(&streams).follow_forever());
         vital.spawn(life, "database's lives", async move {
             let mut present = *database_lives.borrow_and_update();

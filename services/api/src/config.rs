@@ -32,6 +32,9 @@ pub struct Config {
     pub backoff_cap_ms: u32,
     /// How long a stop waits for requests and pushes under way, in seconds.
     pub stop_s: u32,
+    /// Where the notifiers' gRPC listens, such as `http://notifier:9091`: they are woken when somebody was missed.
+    /// Without any, or when none answers, they find it by themselves within 5 s.
+    pub notifiers: Vec<String>,
     /// How often a user or an address may ask.
     pub limits: limits::Settings,
 }
@@ -50,6 +53,7 @@ impl Default for Config {
             backoff_base_ms: 500,
             backoff_cap_ms: 30_000,
             stop_s: 15,
+            notifiers: Vec::new(),
             limits: limits::Settings::default(),
         }
     }
@@ -73,6 +77,8 @@ impl Config {
         refuse(self.backoff_cap_ms < self.backoff_base_ms, "backoff_cap_ms", "must not be below backoff_base_ms");
         let bad_origin = self.allowed_origins.iter().any(|origin| !is_origin(origin));
         refuse(bad_origin, "allowed_origins", "must be exact origins such as https://app.example.com, without a path");
+        let bad_notifier = self.notifiers.iter().any(|address| !is_origin(address));
+        refuse(bad_notifier, "notifiers", "must be addresses such as http://notifier:9091, without a path");
         problems
     }
 }

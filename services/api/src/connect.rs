@@ -68,6 +68,7 @@ pub async fn connect(
     if caller.token_expires <= SystemTime::now() {
         return Err(Error::Unauthenticated(EXPIRED));
     }
+    api.seen.note(caller.user, &body.device_id).await;
     let chosen = api.placement.choose(&api.directory.view(), CANDIDATES);
     let gateways: Vec<_> = chosen.iter().map(|lease| GatewayUrl { url: lease.public_url.clone() }).collect();
     if gateways.is_empty() {

@@ -72,6 +72,9 @@ pub enum Error {
     /// The user is not a member of this channel.
     #[error("this user is not a member of the channel")]
     NoSuchMember,
+    /// The caller has no quiet hours.
+    #[error("you have no quiet hours")]
+    NoQuietHours,
     /// Some of the user ids name nobody.
     #[error("unknown users: {}", list(.0))]
     UnknownUsers(Vec<UserId>),
@@ -157,6 +160,9 @@ pub struct Problem {
 }
 
 impl Error {
+    /// A good access token of nobody.
+    pub const NO_SUCH_CALLER: Self = Self::Unauthenticated("the user of this access token does not exist (any more)");
+
     /// An invalid field of the body.
     pub fn field(field: &'static str, what: impl Into<String>) -> Self {
         Self::InvalidField { field, what: what.into() }
@@ -181,6 +187,7 @@ impl Error {
             Self::NoSuchChannel => ("no_such_channel", Code::NotFound),
             Self::NoSuchUser => ("no_such_user", Code::NotFound),
             Self::NoSuchMember => ("no_such_member", Code::NotFound),
+            Self::NoQuietHours => ("no_quiet_hours", Code::NotFound),
             Self::UnknownUsers(_) => ("unknown_users", Code::InvalidArgument),
             Self::HandleTaken => ("handle_taken", Code::AlreadyExists),
             Self::ClientMessageIdReused => ("client_message_id_reused", Code::AlreadyExists),

@@ -75,7 +75,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequestParts<S> f
         match parts.extract::<axum::extract::Path<T>>().await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(_) => Err(Error::InvalidPath(
-                "an id in the path is not a UUID such as 0190b3c8-7d3e-7c61-9b1a-2f6f0a6b8e11".to_owned(),
+                "an id in the path is not one: a UUID such as 0190b3c8-7d3e-7c61-9b1a-2f6f0a6b8e11, or for a \
+                 device 1 to 64 characters out of A-Z a-z 0-9 . _ : -"
+                    .to_owned(),
             )),
         }
     }

@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use touchline_proto::push::PushResult;
+use touchline_storage::LARGE_CHANNEL;
 
 /// A message that has been pushed once.
 pub struct UnderWay {
@@ -109,7 +110,8 @@ impl Finisher {
             missed.clear();
         }
         // The outbox ends after every finisher: this fails only in a hard stop, and then the row is let go.
-        let _ = self.done.send(Finished { claim: message.due.claim, missed, _room: message.room }).await;
+        let in_large = message.due.stored.members.users.len() > LARGE_CHANNEL;
+        let _ = self.done.send(Finished { claim: message.due.claim, missed, in_large, _room: message.room }).await;
     }
 }
 

@@ -37,6 +37,7 @@ pub fn message(channel_id: ChannelId, sender_id: UserId, name: &str) -> NewMessa
         content: "\"hi\"".to_owned(),
         body_hash: [0; 32],
         no_push: false,
+        mentions: Vec::new(),
         message_id: MessageId::new(),
         created_at_ms: 1,
     }

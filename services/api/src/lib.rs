@@ -15,6 +15,7 @@ mod debts;
 mod deliver;
 mod delivered;
 mod delivery;
+mod devices;
 mod error;
 mod extract;
 #[cfg(feature = "failpoints")]
@@ -34,9 +35,11 @@ mod name;
 mod outbox;
 mod owed;
 mod push_stream;
+mod quiet;
 mod reached;
 mod resolve;
 mod routes;
+mod seen;
 mod send;
 mod store;
 mod sync;
@@ -44,6 +47,8 @@ mod takeover;
 mod trace;
 mod users;
 mod vital;
+mod wake;
+mod wishes;
 mod writer;
 
 pub use app::{App, build};
@@ -71,6 +76,7 @@ use admission::Admission;
 use auth::OutsideUsers;
 use delivered::Delivered;
 use limits::Limits;
+use seen::Seen;
 use std::{sync::Arc, time::Duration};
 use touchline_auth::{AccessTokens, IdentityProviders, Passwords, TicketSigner};
 use touchline_mesh::Shutdown;
@@ -110,5 +116,6 @@ pub struct Api {
     placement: Placement,
     writer: Writer,
     delivered: Arc<Delivered>,
+    seen: Seen,
     shutdown: Shutdown,
 }

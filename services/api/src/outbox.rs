@@ -1,12 +1,9 @@
 //! This api's rows in the outbox: renewed while it works on them, removed when their messages are finished and
 //! whoever missed them has a notification row, let go when nobody here works on them any more.
 
-use crate::{
-    claims::{Claim, Claims},
-    clock,
-};
+use crate::claims::{Claim, Claims};
 use std::{collections::HashSet, iter, slice, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use touchline_ids::{ChannelId, Seq, UserId};
 use touchline_storage::{Storage, StorageError};
 
@@ -27,6 +24,8 @@ pub struct Finished {
     pub claim: Claim,
     /// Who is to be notified of it.
     pub missed: Vec<UserId>,
+    /// Its channel is too large for a row each of them.
+    pub in_large: bool,
     /// Its share of what may be under way; given back when its rows are written.
     pub _room: OwnedSemaphorePermit,
 }
@@ -36,34 +35,38 @@ pub struct Outbox {
     storage: Storage,
     claims: Arc<Claims>,
     finished: mpsc::Receiver<Finished>,
+    notifiers: Arc<Notify>,
 }
 
 impl Outbox {
-    /// The task, and where finished messages go.
-    pub fn new(storage: Storage, claims: Arc<Claims>) -> (Self, mpsc::Sender<Finished>) {
+    /// The task, and where finished messages go. `notifiers` is told when somebody is to be notified.
+    pub fn new(storage: Storage, claims: Arc<Claims>, notifiers: Arc<Notify>) -> (Self, mpsc::Sender<Finished>) {
         let (done, finished) = mpsc::channel(QUEUE);
-        (Self { storage, claims, finished }, done)
+        (Self { storage, claims, finished, notifiers }, done)
     }
 
     /// Works until nobody is left to finish a message.
     pub async fn run(self) {
-        let Self { storage, claims, mut finished } = self;
+        let Self { storage, claims, mut finished, notifiers } = self;
         tokio::select! {
-            () = settle_all(&storage, &mut finished) => {}
+            () = settle_all(&storage, &notifiers, &mut finished) => {}
             () = keep_claims(&storage, &claims) => {}
             () = let_go(&storage, &claims) => {}
         }
     }
 }
 
-async fn settle_all(storage: &Storage, finished: &mut mpsc::Receiver<Finished>) {
+async fn settle_all(storage: &Storage, notifiers: &Notify, finished: &mut mpsc::Receiver<Finished>) {
     let mut batch = Vec::with_capacity(BATCH);
     while finished.recv_many(&mut batch, BATCH).await > 0 {
         let mut refused = HashSet::new();
-        for portion in portions(&batch, |finished| finished.missed.len()) {
+        for portion in portions(&batch, Finished::rows) {
             if let Err(error) = settle(storage, portion).await {
                 tracing::warn!(batch.size = portion.len(), %error, "refused, trying each message by itself");
                 settle_each(storage, portion, &mut refused).await;
+            }
+            if portion.iter().any(|finished| !finished.missed.is_empty()) {
+                notifiers.notify_one();
             }
         }
         for finished in batch.drain(..) {
@@ -88,8 +91,9 @@ async fn settle_each(storage: &Storage, portion: &[Finished], refused: &mut Hash
 /// However long the database is away: until the notification rows are there the outbox rows stay.
 async fn settle(storage: &Storage, portion: &[Finished]) -> touchline_storage::Result<()> {
     let missed: Vec<_> = portion.iter().flat_map(Finished::notifications).collect();
+    let in_large: Vec<_> = portion.iter().filter_map(Finished::walk).collect();
     let rows: Vec<_> = portion.iter().map(|finished| finished.claim.row()).collect();
-    while goes_again("notification rows", storage.notify(&missed, clock::now_ms()).await)? {
+    while goes_again("notification rows", storage.notify_all(&missed, &in_large).await)? {
         tokio::time::sleep(RETRY).await;
     }
     while goes_again("removal of outbox rows", storage.finish(&rows).await)? {
@@ -112,9 +116,20 @@ fn goes_again(what: &'static str, written: touchline_storage::Result<()>) -> tou
 }
 
 impl Finished {
+    /// One row for everybody who missed it, in a channel that is not too large for that.
     fn notifications(&self) -> impl Iterator<Item = (UserId, ChannelId, Seq)> {
         let (channel, seq) = self.claim.row();
-        self.missed.iter().map(move |user| (*user, channel, seq))
+        let each = if self.in_large { &[][..] } else { &self.missed };
+        each.iter().map(move |user| (*user, channel, seq))
+    }
+
+    /// The walk that finds them in a large channel.
+    fn walk(&self) -> Option<(ChannelId, Seq)> {
+        (self.in_large && !self.missed.is_empty()).then(|| self.claim.row())
+    }
+
+    fn rows(&self) -> usize {
+        if self.in_large { 1 } else { self.missed.len() }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Every path of the public surface, in one list, and what surrounds them.
 
 use crate::{
-    Api, channels, connect,
+    Api, channels, connect, devices,
     error::Error,
     extract::{BODY_LIMIT, URL_LIMIT},
-    history, limits, logins, members, send, sync, trace, users, vital,
+    history, limits, logins, members, quiet, send, sync, trace, users, vital, wishes,
 };
 use axum::{
     Router,
@@ -66,6 +66,10 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(members::set_role, members::remove))
         .routes(routes!(send::send, history::list))
         .routes(routes!(history::mark_read))
+        .routes(routes!(wishes::put, wishes::get))
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::put, devices::forget))
+        .routes(routes!(quiet::put, quiet::get, quiet::clear))
         .routes(routes!(sync::sync))
         .routes(routes!(connect::connect))
         .split_for_parts()

@@ -24,17 +24,20 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 use tokio::sync::{Semaphore, mpsc};
-use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq};
+use touchline_ids::{ChannelId, ClientMessageId, MessageId, Seq, UserId};
 use touchline_mesh::Shutdown;
 use touchline_storage::NewMessage;
 use utoipa::ToSchema;
 
 /// Longest content, in bytes of JSON text: with its envelope it fits a socket frame of 64 KiB.
 const CONTENT_LIMIT: usize = 48 * 1024;
+/// Most users whom one message mentions.
+const MENTIONS_LIMIT: usize = 100;
 
 /// A message to send.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -48,6 +51,10 @@ pub struct Send {
     /// True: nobody is notified of it, however absent.
     #[serde(default)]
     no_push: bool,
+    /// Users whom the message mentions, at most 100: members who want to be notified of nothing else are notified of it.
+    /// Whoever is not a member when it is stored is left out.
+    #[serde(default)]
+    mentions: Vec<UserId>,
 }
 
 /// What became of a send.
@@ -102,22 +109,33 @@ fn new_message(channel_id: ChannelId, caller: &Caller, send: Send) -> Result<New
     if content.len() > CONTENT_LIMIT {
         return Err(Error::field("content", format!("must be at most {CONTENT_LIMIT} bytes of JSON")));
     }
+    if send.mentions.len() > MENTIONS_LIMIT {
+        return Err(Error::field("mentions", format!("must name at most {MENTIONS_LIMIT} users")));
+    }
+    let mentions: BTreeSet<_> = send.mentions.into_iter().collect();
+    let mentions: Vec<_> = mentions.into_iter().collect();
     Ok(NewMessage {
         channel_id,
         sender_id: caller.user,
         client_message_id: send.client_message_id,
-        body_hash: body_hash(&content, send.no_push),
+        body_hash: body_hash(&content, send.no_push, &mentions),
         content,
         no_push: send.no_push,
+        mentions,
         message_id: MessageId::new(),
         created_at_ms: clock::now_ms(),
     })
 }
 
-/// SHA-256 over everything the sender chose.
-fn body_hash(content: &str, no_push: bool) -> [u8; 32] {
+/// SHA-256 over everything the sender chose. The first byte says what follows; a message without mentions has the hash
+/// it had before there were any.
+fn body_hash(content: &str, no_push: bool, mentions: &[UserId]) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(&[u8::from(no_push)]);
+    hash.update(&[u8::from(no_push) | u8::from(!mentions.is_empty()) << 1]);
+    if let Ok(count @ 1..) = u8::try_from(mentions.len()) {
+        hash.update(&[count]);
+        mentions.iter().for_each(|user| hash.update(user.0.as_bytes()));
+    }
     hash.update(content.as_bytes());
     let mut bytes = [0; 32];
     bytes.copy_from_slice(hash.finish().as_ref());
@@ -221,6 +239,27 @@ mod tests {
         assert_eq!(one.body_hash, two.body_hash);
         let other = message(r#"{"client_message_id":"1","content":{"a":1,"b":"é"},"no_push":true}"#).unwrap();
         assert_ne!(one.body_hash, other.body_hash);
+    }
+
+    #[test]
+    fn whom_it_mentions_is_part_of_what_was_said() {
+        let hash = |mentions: &str| message(&format!(r#"{{"client_message_id":"1","content":"x"{mentions}}}"#));
+        let [ann, bob] = [UserId::new(), UserId::new()];
+        let both = hash(&format!(r#","mentions":["{ann}","{bob}"]"#)).unwrap();
+        let turned = hash(&format!(r#","mentions":["{bob}","{ann}","{bob}"]"#)).unwrap();
+        assert_eq!((both.body_hash, both.mentions.len()), (turned.body_hash, 2));
+        let one = hash(&format!(r#","mentions":["{ann}"]"#)).unwrap();
+        let (none, empty) = (hash("").unwrap(), hash(r#","mentions":[]"#).unwrap());
+        assert_eq!(none.body_hash, empty.body_hash);
+        assert!(both.body_hash != one.body_hash && one.body_hash != none.body_hash);
+        // As it was stored before there were mentions.
+        assert_eq!(none.body_hash[..], digest::digest(&digest::SHA256, b"\0\"x\"").as_ref()[..]);
+        let many = |count: usize| {
+            let users: Vec<_> = (0..count).map(|_| format!("\"{}\"", UserId::new())).collect();
+            hash(&format!(r#","mentions":[{}]"#, users.join(",")))
+        };
+        assert_eq!(many(MENTIONS_LIMIT).unwrap().mentions.len(), MENTIONS_LIMIT);
+        assert!(many(MENTIONS_LIMIT + 1).is_err());
     }
 
     fn stored(text: usize, recipients: usize) -> Stored {

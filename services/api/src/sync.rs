@@ -11,7 +11,7 @@ use crate::{
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, sync::Arc};
-use touchline_ids::{ChannelId, InvalidCheck, Seq};
+use touchline_ids::{ChannelId, DeviceId, InvalidCheck, Seq};
 use touchline_storage::Cursor;
 use utoipa::ToSchema;
 
@@ -35,6 +35,8 @@ pub struct SyncBody {
     cursors: Vec<CursorBody>,
     /// How many of the newest messages of a channel that is not named: 0 to 50, 20 when absent.
     recent: Option<u32>,
+    /// Which device asks; with it a device that only syncs counts as seen, and pushes to it go on.
+    device_id: Option<DeviceId>,
 }
 
 /// What is new in one channel.
@@ -85,6 +87,9 @@ pub async fn sync(
     }
     api.syncs.admit()?;
     let synced = api.storage.sync(caller.user, &cursors, recent).await?;
+    if let Some(device) = &body.device_id {
+        api.seen.note(caller.user, device).await;
+    }
     // A cursor that is right says what an ack says.
     synced.acked.iter().for_each(|&(channel, seq)| api.delivered.note(caller.user, channel, seq));
     let channels = synced.channels.into_iter().map(|channel| {

@@ -118,8 +118,7 @@ pub(crate) async fn find(
     responses((status = 200, body = User), (status = 401, body = Problem)))]
 pub(crate) async fn me(State(api): State<Arc<Api>>, caller: Caller) -> Result<axum::Json<User>, Error> {
     let user = api.storage.find_user(caller.user).await?;
-    let user = user.ok_or(Error::Unauthenticated("the user of this access token does not exist (any more)"))?;
-    Ok(axum::Json(user.into()))
+    Ok(axum::Json(user.ok_or(Error::NO_SUCH_CALLER)?.into()))
 }
 
 /// A handle in its one spelling.

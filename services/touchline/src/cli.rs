@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{api, config, dev, gateway, load, migrate, outbox, send, tail, token};
+use crate::{api, config, dev, gateway, load, migrate, notifications, notifier, outbox, send, tail, token};
 use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -11,6 +11,7 @@ Examples:
   touchline migrate up --config touchline.toml       before the first start and after every update
   touchline api --config touchline.toml --http 0.0.0.0:8080
   touchline gateway --config touchline.toml --ws 0.0.0.0:8081
+  touchline notifier --config touchline.toml
 
 Configuration: a TOML file, then environment variables such as TOUCHLINE__API__LISTEN, then flags; the later wins.
 `touchline config print` shows every key. Exit codes: 0 fine, 1 failure, 64 bad usage or configuration.";
@@ -31,10 +32,14 @@ enum Command {
     Api(api::Arguments),
     /// Run a gateway: the WebSockets of the clients
     Gateway(gateway::Arguments),
+    /// Run a notifier: pushes to those whom no device reached
+    Notifier(notifier::Arguments),
     /// Bring the database's schema up to date, look at it, or take steps back
     Migrate(migrate::Arguments),
     /// List messages whose delivery is not finished; retry or drop those that were given up
     Outbox(outbox::Arguments),
+    /// List notifications that are due, wait or were given up; retry or drop them
+    Notifications(notifications::Arguments),
     /// Show or check the configuration
     Config(config::Arguments),
     /// Make an access token for a user, or the keys that sign them
@@ -54,6 +59,8 @@ impl Cli {
             Command::Dev(arguments) => dev::run(&arguments),
             Command::Api(arguments) => api::run(&arguments),
             Command::Gateway(arguments) => gateway::run(&arguments),
+            Command::Notifier(arguments) => notifier::run(&arguments),
+            Command::Notifications(arguments) => notifications::run(&arguments),
             Command::Migrate(arguments) => migrate::run(&arguments),
             Command::Outbox(arguments) => outbox::run(&arguments),
             Command::Config(arguments) => config::run(&arguments),
@@ -108,6 +115,10 @@ mod tests {
             "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 1 --all-dead",
             "touchline outbox retry general 1",
             "touchline outbox drop --yes",
+            "touchline notifications",
+            "touchline notifications retry",
+            "touchline notifications retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001",
+            "touchline notifications drop 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 general",
             "touchline token",
             "touchline token new-key",
             "touchline load --devices quick=1",
@@ -134,8 +145,12 @@ mod tests {
             "touchline outbox retry --all-dead",
             "touchline outbox retry 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 42",
             "touchline outbox drop 0190f3a5-8c62-7cc1-b7a8-3f2b1c9de001 42 43 --yes",
+            "touchline notifier --config touchline.toml --grpc 0.0.0.0:9091",
+            "touchline notifications list --dead --json --config touchline.toml",
+            "touchline notifications retry --all-dead",
             "touchline config print",
             "touchline config check gateway",
+            "touchline config check notifier",
             "touchline token alice --data-dir touchline-data",
             "touchline token new-key --dir keys",
             "touchline load --users 200 --channels 10 --rate 200 --duration 1m",

@@ -9,7 +9,7 @@ const EXAMPLES: &str = "\
 Examples:
   touchline config print                             the effective configuration, secrets hidden, with sources
   touchline config print --config prod.toml
-  touchline config check                             could an api and a gateway start? every problem at once
+  touchline config check                             could every service start? every problem at once
   touchline config check gateway                     only what a gateway needs
 
 Every key has an environment variable: [api] listen is TOUCHLINE__API__LISTEN.
@@ -32,7 +32,7 @@ enum Action {
     },
     /// Name every problem, on stderr; exit 64 if there is one
     Check {
-        /// For which service [default: both]
+        /// For which service [default: all of them]
         service: Option<Service>,
         #[command(flatten)]
         source: Source,
@@ -47,8 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             std::io::stdout().write_all(loaded.print().as_bytes())?;
         }
         Action::Check { service, source } => {
-            let both = [Service::Api, Service::Gateway];
-            let services = service.as_ref().map_or(&both[..], std::slice::from_ref);
+            let services = service.as_ref().map_or(&Service::ALL[..], std::slice::from_ref);
             source.load(&none, |config: &Config| config.problems(services))?;
             writeln!(std::io::stdout(), "no problems")?;
         }

@@ -107,22 +107,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Database, registry and keys are its own; whatever else a file or the environment says holds here too.
     let rules = |config: &Config| {
         let mut problems = config.telemetry_problems();
-        problems.extend(config.service_problems(Service::Api));
-        problems.extend(config.service_problems(Service::Gateway));
+        problems.extend(Service::ALL.into_iter().flat_map(|service| config.service_problems(service)));
         problems
     };
     let mut config = arguments.source.load(&flags, rules)?.config;
     // Nobody else needs to find it.
     config.gateway.grpc = local(0);
+    config.notifier.listen = local(0);
     if config.telemetry.format == Format::Auto {
         config.telemetry.format = Format::Text;
     }
     let lock = data_dir.lock()?;
     touchline_auth::create_key_files(&data_dir.signing_key(), &data_dir.public_keys())?;
-    life::serve(&config.telemetry, async |shutdown| {
+    let telemetry = config.telemetry.clone();
+    life::serve(&telemetry, async |shutdown| {
         let storage = Storage::connect(&config.database).await?;
         storage.migrate_up().await?;
-        let result = serve(&config, storage.clone(), &shutdown).await;
+        let result = serve(&mut config, storage.clone(), &shutdown).await;
         storage.close().await?;
         // Held until the database is closed.
         drop(lock);
@@ -131,8 +132,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// The gateway first: when the api begins to serve, there is where to send clients.
-async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn serve(config: &mut Config, storage: Storage, shutdown: &Shutdown) -> anyhow::Result<()> {
     let registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::new());
+    let notifier = parts::notifier(config, storage.clone(), shutdown)?;
+    config.api.notifiers = vec![format!("http://{}", notifier.grpc_address())];
     let keys = parts::public_keys(config, shutdown).await?;
     let api = parts::api(config, keys.clone(), storage, Arc::clone(&registry), shutdown).await?;
     let gateway = parts::gateway(config, keys, Arc::clone(&registry)).await?;
@@ -145,26 +148,31 @@ async fn serve(config: &Config, storage: Storage, shutdown: &Shutdown) -> anyhow
         }
         anyhow::Ok(api.run(shutdown).await?)
     };
-    // What the api committed is still delivered when it stops: the gateway stops after it. When one of them ends by
-    // itself, the other one still stops softly.
-    let gateway_life = Shutdown::new();
+    // What the api committed is still delivered when it stops: gateway and notifier stop after it. When one of them
+    // ends by itself, the others still stop softly.
+    let after_api = Shutdown::new();
     let stop_now = async {
         shutdown.stopping_now().await;
-        gateway_life.stop_now();
+        after_api.stop_now();
     };
     let serve = async {
         let api = async {
             let ended = Box::pin(api).await;
-            gateway_life.stop();
+            after_api.stop();
             ended
         };
         let gateway = async {
-            let ended = Box::pin(gateway.run(&gateway_life)).await;
+            let ended = Box::pin(gateway.run(&after_api)).await;
             shutdown.stop();
             ended
         };
-        let (api, gateway) = tokio::join!(api, gateway);
-        api.and(gateway.map_err(Into::into))
+        let notifier = async {
+            let ended = Box::pin(notifier.run(&after_api)).await;
+            shutdown.stop();
+            ended
+        };
+        let (api, gateway, notifier) = tokio::join!(api, gateway, notifier);
+        api.and(gateway.map_err(Into::into)).and(notifier.map_err(Into::into))
     };
     tokio::select! {
         served = serve => served,

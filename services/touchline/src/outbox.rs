@@ -1,10 +1,10 @@
 //! `touchline outbox`: messages whose fan-out is not finished, and those that were given up.
 
-use crate::{exit::Refused, life, parts, settings::Source};
+use crate::{confirm::confirm, life, parts, settings::Source};
 use anyhow::ensure;
 use clap::Subcommand;
 use serde_json::json;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use touchline_ids::{ChannelId, Seq};
 use touchline_storage::{Letter, MAX_ATTEMPTS, Storage};
 use uuid::Uuid;
@@ -85,7 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (Action::List { source, .. } | Action::Retry { source, .. } | Action::Drop { source, .. }) = &arguments.action;
     let config = source.load(&[], |config| config.database_problems())?.config;
     if let Action::Drop { seqs, yes: false, .. } = &arguments.action {
-        confirm(seqs.len())?;
+        let count = seqs.len();
+        let question = format!("Nobody will push or notify of these {count} messages any more. Drop them?");
+        confirm("touchline outbox drop", &question)?;
     }
     life::run(async {
         let storage = parts::storage(&config).await?;
@@ -136,18 +138,6 @@ async fn drop_rows(storage: &Storage, messages: &[(ChannelId, Seq)]) -> anyhow::
 
 fn say(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
-}
-
-/// Asks on a terminal; anywhere else it must be said beforehand.
-fn confirm(count: usize) -> anyhow::Result<()> {
-    let refused = |what: &str| Err(Refused::Usage(format!("touchline outbox drop: {what}")).into());
-    if !std::io::stdin().is_terminal() {
-        return refused("nobody is here to confirm it: add --yes");
-    }
-    write!(std::io::stderr(), "Nobody will push or notify of these {count} messages any more. Drop them? [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { refused("nothing was dropped") }
 }
 
 fn state(letter: &Letter) -> &'static str {

@@ -59,6 +59,20 @@ pub(crate) async fn gateway(
     })
 }
 
+/// A notifier, bound.
+pub(crate) fn notifier(
+    config: &Config,
+    storage: Storage,
+    shutdown: &Shutdown,
+) -> anyhow::Result<touchline_notifier::App> {
+    let provider = touchline_notifier::open(&config.notifier, shutdown)?;
+    let dependencies = touchline_notifier::Dependencies { storage, provider };
+    touchline_notifier::build(&config.notifier, dependencies).map_err(|error| match error {
+        touchline_notifier::Error::Bind { address, source } => not_bound(source, address, "--grpc"),
+        error => error.into(),
+    })
+}
+
 /// The registry that the configuration names.
 pub(crate) async fn registry(config: &Config) -> anyhow::Result<Arc<dyn Registry>> {
     touchline_registry::connect(&config.registry).await.context("connecting to the registry (registry.urls)")

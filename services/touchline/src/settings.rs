@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub api: touchline_api::Config,
     /// The gateway.
     pub gateway: touchline_gateway::Config,
+    /// The notifier.
+    pub notifier: touchline_notifier::Config,
     /// Logs and traces.
     pub telemetry: touchline_telemetry::Config,
 }
@@ -61,22 +63,27 @@ pub(crate) enum Service {
     Api,
     /// WebSockets.
     Gateway,
+    /// Pushes to those whom no device reached.
+    Notifier,
+}
+
+impl Service {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Api, Self::Gateway, Self::Notifier];
 }
 
 impl Config {
     /// Everything that is wrong for these services, each problem once.
     pub(crate) fn problems(&self, services: &[Service]) -> Vec<Problem> {
         let mut problems = self.telemetry_problems();
-        if services.contains(&Service::Api) {
+        if services.contains(&Service::Api) || services.contains(&Service::Notifier) {
             problems.extend(self.database_problems());
         }
-        problems.extend(within("registry", self.registry.problems()));
-        if self.registry.mode == Mode::Memory {
-            let what =
-                "memory is for `touchline dev`, where everything is one process: set single, sentinel or cluster";
-            problems.push(Problem::new("registry.mode", what));
+        // A notifier knows nobody's sockets and verifies nobody's tokens.
+        if services.contains(&Service::Api) || services.contains(&Service::Gateway) {
+            problems.extend(self.registry_problems());
+            problems.extend(self.auth_problems(services.contains(&Service::Api)));
         }
-        problems.extend(self.auth_problems(services.contains(&Service::Api)));
         for service in services {
             problems.extend(self.service_problems(*service));
         }
@@ -88,7 +95,18 @@ impl Config {
         match service {
             Service::Api => self.api.problems(),
             Service::Gateway => self.gateway.problems().into_iter().map(|problem| problem.within("gateway")).collect(),
+            Service::Notifier => self.notifier.problems(),
         }
+    }
+
+    fn registry_problems(&self) -> Vec<Problem> {
+        let mut problems = within("registry", self.registry.problems());
+        if self.registry.mode == Mode::Memory {
+            let what =
+                "memory is for `touchline dev`, where everything is one process: set single, sentinel or cluster";
+            problems.push(Problem::new("registry.mode", what));
+        }
+        problems
     }
 
     /// What is wrong with the log filter.
@@ -151,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_section_can_be_left_out_or_given_in_part() {
-        for section in ["database", "registry", "auth", "api", "gateway", "telemetry"] {
+        for section in ["database", "registry", "auth", "api", "gateway", "notifier", "telemetry"] {
             let table = format!(r#"{{"{section}":{{}}}}"#);
             assert!(serde_json::from_str::<Config>(&table).is_ok(), "{section} needs #[serde(default)]");
         }
@@ -162,7 +180,7 @@ mod tests {
         let printed = load(&[]).print();
         let table: serde_json::Value = toml::from_str(&printed).unwrap();
         assert!(serde_json::from_value::<Config>(table).is_ok(), "{printed}");
-        for section in ["database", "registry", "auth", "api", "gateway", "telemetry"] {
+        for section in ["database", "registry", "auth", "api", "gateway", "notifier", "telemetry"] {
             assert!(printed.contains(&format!("[{section}]\n")), "{printed}");
         }
     }
@@ -173,6 +191,7 @@ mod tests {
             ("TOUCHLINE__REGISTRY__PASSWORD", "hunter2"),
             ("TOUCHLINE__REGISTRY__SENTINEL_PASSWORD", "hunter2"),
             ("TOUCHLINE__DATABASE__URL", "postgres://touchline:hunter2@db/touchline"),
+            ("TOUCHLINE__NOTIFIER__WEBHOOK__SECRET", "whsec_hunter2"),
         ]);
         assert_eq!(loaded.config.registry.password.expose(), "hunter2");
         assert!(!loaded.print().contains("hunter2"));
@@ -182,10 +201,11 @@ mod tests {
     fn the_defaults_lack_what_only_the_operator_knows() {
         let config = Config::default();
         assert_eq!(
-            paths(&config.problems(&[Service::Api, Service::Gateway])),
+            paths(&config.problems(&Service::ALL)),
             ["registry.mode", "auth.public_keys_file", "auth.signing_key_file"]
         );
         assert_eq!(paths(&config.problems(&[Service::Gateway])), ["registry.mode", "auth.public_keys_file"]);
+        assert!(config.problems(&[Service::Notifier]).is_empty(), "it logs what it would send");
     }
 
     #[test]
@@ -199,9 +219,10 @@ mod tests {
             ("TOUCHLINE__AUTH__PUBLIC_KEYS_FILE", "/nowhere/keys.json"),
             ("TOUCHLINE__API__HEARTBEAT_S", "1"),
             ("TOUCHLINE__GATEWAY__PUBLIC_URL", "http://x"),
+            ("TOUCHLINE__NOTIFIER__PROVIDER", "fcm"),
         ]);
         assert_eq!(
-            paths(&loaded.config.problems(&[Service::Api, Service::Gateway])),
+            paths(&loaded.config.problems(&Service::ALL)),
             [
                 "telemetry.filter",
                 "database.url",
@@ -211,6 +232,7 @@ mod tests {
                 "auth.signing_key_file",
                 "api.heartbeat_s",
                 "gateway.public_url",
+                "notifier.fcm.service_account_file",
             ]
         );
     }

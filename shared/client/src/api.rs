@@ -1,5 +1,7 @@
 //! The REST calls.
 
+mod wishes;
+
 use crate::{
     error::{ClientError, Refusal},
     model::{Channel, Connect, Cursor, History, Login, Member, NewMessage, ReadMark, Sent, Synced, User},

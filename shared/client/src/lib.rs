@@ -51,8 +51,8 @@ pub use error::{ClientError, Refusal};
 pub use event::{Event, SyncCause, Trouble};
 pub use frame::Frame;
 pub use model::{
-    Backoff, Channel, Connect, Cursor, GatewayAddress, History, Login, Member, Message, NewMessage, ReadMark, Sent,
-    Synced, SyncedChannel, User,
+    Backoff, Channel, Connect, Cursor, GatewayAddress, History, Login, Member, Message, NewMessage, NotifyWish,
+    PushKind, QuietHours, ReadMark, RegisteredDevice, Sent, Synced, SyncedChannel, User,
 };
 pub use renewal::Renewal;
 pub use socket::{Closed, SUBPROTOCOL, Socket};

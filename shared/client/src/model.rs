@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
-use touchline_ids::{ChannelId, Check, ClientMessageId, MessageId, Seq, UserId};
+use touchline_ids::{ChannelId, Check, ClientMessageId, DeviceId, MessageId, Seq, UserId};
 
 /// A person.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -119,13 +119,16 @@ pub struct NewMessage {
     /// Whether those who are away are spared the push notification.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_push: bool,
+    /// Whom it mentions, at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
 }
 
 impl NewMessage {
     /// A message with a fresh `client_message_id`.
     pub fn new(content: impl Into<Value>) -> Self {
         let id = uuid::Uuid::now_v7().to_string().parse().expect("a UUID is a legal client_message_id");
-        Self { client_message_id: id, content: content.into(), no_push: false }
+        Self { client_message_id: id, content: content.into(), no_push: false, mentions: Vec::new() }
     }
 }
 
@@ -208,6 +211,48 @@ impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connect").field("gateways", &self.gateways).finish_non_exhaustive()
     }
+}
+
+/// A device that is registered for pushes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RegisteredDevice {
+    /// Which.
+    pub device_id: DeviceId,
+    /// `android`, `ios` or `web`.
+    pub platform: String,
+    /// How the push service knows it.
+    pub push: PushKind,
+    /// When it was registered first; RFC 3339, UTC.
+    pub created_at: String,
+    /// When it was here last, up to an hour behind; RFC 3339, UTC.
+    pub last_seen_at: String,
+}
+
+/// How the push service knows a device.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PushKind {
+    /// `token` or `fid`.
+    pub kind: String,
+}
+
+/// Of which messages of a channel one is notified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyWish {
+    /// `all`, `mentions` or `none`.
+    pub level: String,
+    /// Until then of none; RFC 3339.
+    pub mute_until: Option<String>,
+}
+
+/// When one wants no pushes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuietHours {
+    /// Such as `22:00`.
+    pub from: String,
+    /// Such as `07:00`.
+    pub to: String,
+    /// Such as `Europe/Berlin`.
+    pub time_zone: String,
 }
 
 /// A gateway's public address.

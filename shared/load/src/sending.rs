@@ -129,7 +129,7 @@ impl Senders {
         let sent = board.clock.now();
         let content = text::write(&board.run, Text { number, sent }, board.plan.sending.text_bytes);
         let id = format!("{}-{number}", board.run).parse().expect("made of letters and digits");
-        let new = NewMessage { client_message_id: id, content, no_push: false };
+        let new = NewMessage { client_message_id: id, content, no_push: false, mentions: Vec::new() };
         let message = Message { number, channel, sender, new, sent, again };
         count(&board.counts.messages);
         let end = self.until_known(&message).await;

@@ -32,3 +32,19 @@ pub fn stream_channel(address: &str) -> Result<Channel, BadAddress> {
         .initial_connection_window_size(8 * 1024 * 1024);
     Ok(endpoint.connect_lazy())
 }
+
+/// A channel to one peer for calls now and then. It connects at the first call and reports failure there.
+///
+/// # Errors
+/// [`BadAddress`] when `address` is not a URI such as `http://10.0.0.7:9091`.
+pub fn call_channel(address: &str) -> Result<Channel, BadAddress> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| BadAddress { address: address.to_owned(), source })?
+        .connect_timeout(Duration::from_secs(2))
+        .tcp_nodelay(true)
+        // Calls have deadlines of their own; this finds a dead connection before the next one needs it.
+        .http2_keep_alive_interval(Duration::from_secs(45))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_lazy())
+}

@@ -35,6 +35,8 @@ pub struct NewMessage {
     pub body_hash: [u8; 32],
     /// Nobody is to be notified of it.
     pub no_push: bool,
+    /// Whom it mentions, each once; whoever is not a member at its seq is left out.
+    pub mentions: Vec<UserId>,
     /// Drawn by the caller.
     pub message_id: MessageId,
     /// Unix milliseconds.
@@ -274,6 +276,7 @@ fn number(
             prev,
         };
         new.push(&entry, Some((message.client_message_id, message.body_hash)), message.no_push);
+        new.mention(&entry, &message.mentions, members);
         Appended::Stored { entry, members: members.clone(), no_push: message.no_push }
     };
     batch.into_iter().map(answer).collect()

@@ -2,6 +2,8 @@
 
 use crate::{
     Role, Storage,
+    connection::{commit, in_time},
+    delivered,
     entity::{
         channels::{Column, Entity},
         members::{self, OPEN},
@@ -10,7 +12,7 @@ use crate::{
     members::open,
 };
 use sea_orm::{
-    ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryTrait,
+    ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryTrait,
     sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, UpdateStatement},
 };
 use touchline_ids::{ChannelId, Seq, UserId};
@@ -71,7 +73,7 @@ impl Storage {
         self.read_all(&page(user, after, limit)).await
     }
 
-    /// Raises the user's read mark; never lowers it.
+    /// Raises the user's read mark; never lowers it. What was read needs no notification any more.
     ///
     /// # Errors
     /// When the database fails.
@@ -83,8 +85,10 @@ impl Storage {
         if seq <= view.read_seq {
             return Ok(MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq });
         }
-        let raised = self.reach(async { Ok(self.writer.execute(&raise(user, channel, seq)).await?) }).await?;
-        if raised.rows_affected() == 1 {
+        let transaction = self.begin().await?;
+        let raised = in_time(read(&transaction, user, channel, seq)).await?;
+        commit(transaction).await?;
+        if raised {
             return Ok(MarkRead::Read { read_seq: seq, last_seq: view.last_seq });
         }
         // Another device marked further, or the user was removed, since the first look.
@@ -92,6 +96,16 @@ impl Storage {
         Ok(view
             .map_or(MarkRead::NotAMember, |view| MarkRead::Read { read_seq: view.read_seq, last_seq: view.last_seq }))
     }
+}
+
+/// Raises the mark and drops the notification that it settles; answers whether it rose. The member is locked before the
+/// notification, as in [`delivered`](crate::delivered).
+async fn read(transaction: &DatabaseTransaction, user: UserId, channel: ChannelId, seq: Seq) -> Result<bool> {
+    let raised = transaction.execute(&raise(user, channel, seq)).await?.rows_affected() == 1;
+    if raised && transaction.query_one(&delivered::settled(&[(user, channel, seq)])).await?.is_some() {
+        transaction.execute(&delivered::dropping(&[(user, channel)])).await?;
+    }
+    Ok(raised)
 }
 
 pub(crate) fn one(user: UserId, channel: ChannelId) -> SelectStatement {

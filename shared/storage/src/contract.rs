@@ -6,14 +6,17 @@ pub mod append;
 pub mod change;
 pub mod channels;
 pub mod delivery;
+pub mod devices;
 pub mod history;
 pub mod logins;
+pub mod notifying;
 pub mod outbox;
 pub mod plans;
 pub mod recent;
 pub mod schema;
 pub mod sync;
 pub mod users;
+pub mod wishes;
 
 use crate::{
     Action, Appended, Changed, ChannelChange, CreateChannel, CreateUser, Entry, MemberCache, NewChannel, NewMessage,
@@ -70,6 +73,23 @@ macro_rules! storage_contract {
                 two_processes_notify_the_same_users_crosswise, an_ack_only_rises_and_only_for_members,
                 a_late_ack_settles_the_notification, an_ack_before_the_miss_leaves_nothing_to_notify,
                 acks_misses_and_changes_never_wait_crosswise, of_an_ack_and_a_miss_at_once_the_ack_wins;
+            notifying: two_notifiers_claim_each_row_once,
+                what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_whole_count,
+                what_is_missed_during_a_push_is_due_again, what_is_put_off_waits_for_its_time_whatever_is_missed,
+                the_fifth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
+                a_row_that_is_somebody_elses_by_now_is_left_alone,
+                settling_misses_and_acks_never_wait_crosswise, recipients_are_known_as_they_are_now,
+                a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it,
+                what_was_sent_a_week_ago_is_forgotten;
+            devices: a_device_is_registered_once_and_keeps_its_beginning, a_token_moves_to_who_registers_it,
+                of_two_who_register_one_token_at_once_one_has_it, tokens_that_change_places_never_wait_crosswise,
+                the_device_unseen_for_longest_makes_room, a_log_in_takes_its_devices_along,
+                a_log_out_and_a_registration_at_once_leave_nothing, being_seen_is_noted_once_an_hour,
+                a_void_token_is_forgotten_once_and_only_if_unchanged,
+                a_suspect_is_noted_once_and_cleared_by_registering, devices_that_stay_away_are_swept;
+            wishes: a_wish_is_kept_while_one_is_a_member, quiet_hours_are_set_changed_and_cleared,
+                members_are_mentioned_and_nobody_else, old_mentions_are_swept, what_was_read_needs_no_notification,
+                reading_acking_and_missing_never_wait_crosswise;
             schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
                 two_processes_migrate_at_once;
             plans: every_query_of_the_hot_path_uses_its_index;
@@ -133,6 +153,7 @@ fn message(channel_id: ChannelId, sender_id: UserId, text: &str) -> NewMessage {
         content: serde_json::json!(text).to_string(),
         body_hash: [text.len() as u8; 32],
         no_push: false,
+        mentions: Vec::new(),
         message_id,
         created_at_ms: 3,
     }
@@ -237,14 +258,17 @@ mod tests {
             include_str!("contract/change.rs"),
             include_str!("contract/channels.rs"),
             include_str!("contract/delivery.rs"),
+            include_str!("contract/devices.rs"),
             include_str!("contract/history.rs"),
             include_str!("contract/logins.rs"),
+            include_str!("contract/notifying.rs"),
             include_str!("contract/outbox.rs"),
             include_str!("contract/plans.rs"),
             include_str!("contract/recent.rs"),
             include_str!("contract/schema.rs"),
             include_str!("contract/sync.rs"),
             include_str!("contract/users.rs"),
+            include_str!("contract/wishes.rs"),
         ] {
             for case in subject.split("pub async fn ").skip(1) {
                 let name = case.split('(').next().unwrap();

@@ -115,7 +115,7 @@ pub(crate) fn raise(acks: &[Mark]) -> UpdateStatement {
         .take()
 }
 
-/// The notifications that these acks settle; seldom any. Nobody writes them while we hold the members locked.
+/// The notifications that these acks settle, locked in order; seldom any.
 pub(crate) fn settled(acks: &[Mark]) -> SelectStatement {
     use notifications::Column::{ChannelId, MaxSeq, UserId};
     let row = |column: notifications::Column| Expr::col((notifications::Entity, column));
@@ -125,6 +125,9 @@ pub(crate) fn settled(acks: &[Mark]) -> SelectStatement {
         .from_subquery(marks(acks), "acks")
         .inner_join(notifications::Entity, same)
         .and_where(row(MaxSeq).lte(Expr::col(("acks", "acked"))))
+        .order_by((notifications::Entity, UserId), Order::Asc)
+        .order_by((notifications::Entity, ChannelId), Order::Asc)
+        .lock_with_tables(LockType::Update, [notifications::Entity])
         .take()
 }
 

@@ -1,12 +1,14 @@
 //! Writing a channel's log: lock the channel's row, write entries and what is due for them, move the end.
 
 use crate::{
-    Entry,
+    Entry, Members,
     entity::{
         channels::{self, Column},
+        mentions::ActiveModel as Mention,
         messages,
     },
     error::Result,
+    mentions,
     outbox::{self, Due},
     recent::epoch,
     rows::{self, VALUES},
@@ -20,7 +22,7 @@ use sea_orm::{
     },
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use touchline_ids::{ChannelId, ClientMessageId, Seq};
+use touchline_ids::{ChannelId, ClientMessageId, Seq, UserId};
 use uuid::Uuid;
 
 /// What to do about a channel that somebody else holds locked.
@@ -103,6 +105,7 @@ pub(crate) fn existing(channels: &[ChannelId]) -> SelectStatement {
 pub(crate) struct NewEntries {
     messages: Vec<messages::ActiveModel>,
     due: Vec<Due>,
+    mentions: Vec<Mention>,
 }
 
 impl NewEntries {
@@ -124,7 +127,12 @@ impl NewEntries {
         });
     }
 
-    /// Writes them and their outbox rows, claimed by `owner`. The channels' ends do not move by that.
+    /// Whom an entry mentions; members count, nobody else does.
+    pub(crate) fn mention(&mut self, entry: &Entry, mentioned: &[UserId], members: &Members) {
+        self.mentions.extend(mentions::of(entry, mentioned, members));
+    }
+
+    /// Writes them, whom they mention and their outbox rows, claimed by `owner`. The channels' ends do not move by that.
     pub(crate) async fn write(self, transaction: &DatabaseTransaction, owner: Uuid) -> Result<()> {
         let mut messages = self.messages;
         while !messages.is_empty() {
@@ -135,7 +143,8 @@ impl NewEntries {
         for some in self.due.chunks(VALUES) {
             transaction.execute(&outbox::insert(some, owner, transaction.get_database_backend())).await?;
         }
-        Ok(())
+        // Seldom any, and then it costs no statement.
+        mentions::insert(transaction, self.mentions).await
     }
 }
 

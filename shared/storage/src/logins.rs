@@ -3,6 +3,7 @@
 use crate::{
     Storage, User,
     connection::{commit, in_time},
+    devices,
     entity::{logins, refresh_tokens, users},
     error::Result,
 };
@@ -22,7 +23,7 @@ pub enum Rotation {
         /// Of which log-in.
         login: Uuid,
     },
-    /// It had been used before: somebody stole it, or its successor. The whole log-in is revoked.
+    /// It had been used before: somebody stole it, or its successor. The whole log-in is revoked, its devices with it.
     Reused {
         /// Whose.
         user: UserId,
@@ -84,7 +85,8 @@ impl Storage {
         Ok(rotation)
     }
 
-    /// Ends a log-in: none of its refresh tokens works any more. One that is over or unknown stays so.
+    /// Ends a log-in: none of its refresh tokens works any more, and the devices that it registered are
+    /// forgotten. One that is over or unknown stays so.
     ///
     /// # Errors
     /// When the database fails.
@@ -158,5 +160,5 @@ async fn revoke(transaction: &DatabaseTransaction, login: Uuid) -> Result<()> {
         .filter(logins::Column::Id.eq(login))
         .exec(transaction)
         .await?;
-    Ok(())
+    devices::forget_login(transaction, login).await
 }

@@ -60,3 +60,18 @@ pub enum PushOutcome {
     /// It was put off until it was too old.
     Expired,
 }
+
+impl PushOutcome {
+    /// As stored, and as metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Delayed => "delayed",
+            Self::TokenVoid => "token_void",
+            Self::WrongSender => "wrong_sender",
+            Self::PlatformRefused => "platform_refused",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+        }
+    }
+}

@@ -58,6 +58,7 @@ impl Scene {
             content: format!("\"{}\"", "x".repeat(bytes)),
             body_hash: [1; 32],
             no_push: false,
+            mentions: Vec::new(),
             message_id: MessageId::new(),
             created_at_ms: 0,
         };

@@ -10,7 +10,7 @@ mod metrics;
 mod trace;
 
 pub use metrics::{Scrape, meter};
-pub use opentelemetry::KeyValue;
+pub use opentelemetry::{KeyValue, metrics::Counter};
 pub use trace::{ParentContext, extract, traceparent};
 
 use opentelemetry::trace::TracerProvider as _;

@@ -2,12 +2,12 @@
 
 use crate::{
     answers,
-    request::{Reply, Request, Way},
+    request::{Answer, Reply, Request, Way},
     send,
     world::{Face, World},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -70,7 +70,8 @@ async fn answer(
         Err(_) => answers::sample(400, answers::TOO_BIG),
     };
     let mut response = match reply {
-        Reply::Whole { status, headers, body } => {
+        Reply::Whole(answer) => {
+            let Answer { status, headers, body } = *answer;
             let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
             *response.status_mut() = status;
             *response.headers_mut() = headers;
@@ -86,8 +87,13 @@ async fn answer(
     Ok(response)
 }
 
-/// A body that fails after its beginning.
+/// A body that fails after its beginning, which is written out before.
 fn broken_off() -> Body {
-    let frames = [Ok(Frame::data(Bytes::from_static(b"{"))), Err(io::ErrorKind::ConnectionReset.into())];
-    StreamBody::new(stream::iter(frames)).boxed_unsync()
+    let begin = stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]);
+    let end = stream::once(async {
+        // hyper writes when it has to wait.
+        tokio::task::yield_now().await;
+        Err(io::ErrorKind::ConnectionReset.into())
+    });
+    StreamBody::new(begin.chain(end)).boxed_unsync()
 }

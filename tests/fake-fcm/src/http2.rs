@@ -3,7 +3,7 @@
 use crate::{
     answers,
     control::Orders,
-    request::{Reply, Request, Way},
+    request::{Answer, Reply, Request, Way},
     send,
     wire::{Traffic, Wire},
     world::{Face, World},
@@ -54,7 +54,8 @@ struct Session<S> {
 enum Event {
     Stream(Box<Accepted>),
     Closed,
-    TooManyStreams,
+    /// The last stream within the limit, and what else came.
+    TooManyStreams(u32, Option<Box<Accepted>>),
     TooManyPings,
 }
 
@@ -101,9 +102,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<S> {
                 event = next_event(&mut self.h2, &self.traffic, limit, leaving) => match event {
                     Event::Stream(accepted) => self.take(*accepted),
                     Event::Closed => return,
-                    Event::TooManyStreams => {
-                        let last = self.traffic.newest().saturating_sub(2);
+                    Event::TooManyStreams(last, accepted) => {
                         self.leave(last, Reason::PROTOCOL_ERROR, TOO_MANY_STREAMS);
+                        if let Some(accepted) = accepted {
+                            self.take(*accepted);
+                        }
                     }
                     Event::TooManyPings => {
                         self.leave(self.traffic.newest(), Reason::ENHANCE_YOUR_CALM, TOO_MANY_PINGS);
@@ -165,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Session<S> {
     fn put_off_closing(&mut self) {
         let idle = self.world.control.settings().idle_close_s;
         let wait = match self.last {
-            Some(last) if self.traffic.open_up_to(last) == 0 && self.streams.is_empty() => LINGER,
+            Some(last) if !self.traffic.is_open_up_to(last) && self.streams.is_empty() => LINGER,
             None if idle > 0 && self.streams.is_empty() => Duration::from_secs(idle),
             _ => NEVER,
         };
@@ -181,11 +184,12 @@ where
     poll_fn(|cx| {
         let accepted = h2.poll_accept(cx);
         // What came was seen on the wire before h2 hands it out.
-        if !leaving && traffic.open() > limit {
-            if let Poll::Ready(Some(Ok((_, mut respond)))) = accepted {
-                respond.send_reset(Reason::REFUSED_STREAM);
-            }
-            return Poll::Ready(Event::TooManyStreams);
+        if !leaving && let Some(last) = traffic.above(limit) {
+            let accepted = match accepted {
+                Poll::Ready(Some(Ok(accepted))) => Some(Box::new(accepted)),
+                _ => None,
+            };
+            return Poll::Ready(Event::TooManyStreams(last, accepted));
         }
         if !leaving && traffic.too_many_pings() {
             return Poll::Ready(Event::TooManyPings);
@@ -252,7 +256,8 @@ async fn write(
     stream: u32,
 ) -> Result<(), h2::Error> {
     match reply {
-        Reply::Whole { status, headers, body } => {
+        Reply::Whole(answer) => {
+            let Answer { status, headers, body } = *answer;
             let mut head = http::Response::new(());
             *head.status_mut() = status;
             *head.headers_mut() = headers;

@@ -16,7 +16,7 @@ const COLLAPSE_ID: usize = 64;
 ///
 /// # Errors
 /// Its answer when not.
-pub(crate) fn check(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+pub(crate) fn check(message: &Map<String, Value>) -> Result<(), Reply> {
     target(message)?;
     for path in [&["data"][..], &["android", "data"], &["webpush", "data"]] {
         reserved_keys(message, path)?;
@@ -27,15 +27,15 @@ pub(crate) fn check(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
     size(message)
 }
 
-fn target(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+fn target(message: &Map<String, Value>) -> Result<(), Reply> {
     let given: Vec<&str> = TARGETS.into_iter().filter(|target| message.contains_key(*target)).collect();
     match given[..] {
-        [] => Err(Box::new(answers::sample(400, answers::NO_RECIPIENT))),
+        [] => Err(answers::sample(400, answers::NO_RECIPIENT)),
         [one] => {
             let text = message[one].as_str().unwrap_or_default();
             let topic = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~%".contains(&byte);
             match one {
-                "token" | "fid" if text.is_empty() => Err(Box::new(answers::sample(400, answers::BAD_TOKEN))),
+                "token" | "fid" if text.is_empty() => Err(answers::sample(400, answers::BAD_TOKEN)),
                 "topic" if text.is_empty() || !text.bytes().all(topic) => {
                     Err(invalid("message.topic", "Invalid topic name"))
                 }
@@ -46,12 +46,12 @@ fn target(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
             let text = format!(
                 "Invalid value at 'message' (oneof), oneof field 'target' is already set. Cannot set '{second}'"
             );
-            Err(Box::new(answers::violation("message", &text)))
+            Err(answers::violation("message", &text))
         }
     }
 }
 
-fn reserved_keys(message: &Map<String, Value>, path: &[&str]) -> Result<(), Box<Reply>> {
+fn reserved_keys(message: &Map<String, Value>, path: &[&str]) -> Result<(), Reply> {
     let reserved = |key: &str| {
         key == "from" || key == "message_type" || key.starts_with("google") || key.starts_with("gcm") || key.is_empty()
     };
@@ -64,7 +64,7 @@ fn reserved_keys(message: &Map<String, Value>, path: &[&str]) -> Result<(), Box<
     }
 }
 
-fn android(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+fn android(message: &Map<String, Value>) -> Result<(), Reply> {
     let Some(android) = map(message, &["android"]) else { return Ok(()) };
     if let Some(ttl) = android.get("ttl").and_then(seconds)
         && !(0.0..=LONGEST_TTL).contains(&ttl)
@@ -84,12 +84,12 @@ fn android(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
     }
 }
 
-fn apns(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+fn apns(message: &Map<String, Value>) -> Result<(), Reply> {
     let Some(apns) = map(message, &["apns"]) else { return Ok(()) };
     if let Some(payload) = apns.get("payload")
         && payload.to_string().len() > SIZE
     {
-        return Err(Box::new(answers::sample(400, answers::TOO_BIG)));
+        return Err(answers::sample(400, answers::TOO_BIG));
     }
     let Some(headers) = map(apns, &["headers"]) else { return Ok(()) };
     let header = |name: &str| headers.get(name).and_then(Value::as_str);
@@ -111,7 +111,7 @@ fn apns(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
     Ok(())
 }
 
-fn webpush(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+fn webpush(message: &Map<String, Value>) -> Result<(), Reply> {
     let Some(webpush) = map(message, &["webpush"]) else { return Ok(()) };
     if let Some(link) = map(webpush, &["fcm_options"]).and_then(|options| options.get("link")).and_then(Value::as_str)
         && !link.starts_with("https://")
@@ -126,7 +126,7 @@ fn webpush(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
 }
 
 /// Keys and values of the data and the text of the notification, as each platform would get them.
-fn size(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
+fn size(message: &Map<String, Value>) -> Result<(), Reply> {
     let limit = if message.contains_key("topic") { TOPIC_SIZE } else { SIZE };
     let data = |path: &[&str]| map(message, path).map(map_bytes);
     let text = |path: &[&str]| map(message, path).map_or(0, |fields| fields.values().map(text_bytes).sum());
@@ -135,7 +135,7 @@ fn size(message: &Map<String, Value>) -> Result<(), Box<Reply>> {
     let android = data(&["android", "data"]).unwrap_or(base) + notification.max(text(&["android", "notification"]));
     let webpush = data(&["webpush", "data"]).unwrap_or(base) + notification.max(text(&["webpush", "notification"]));
     if (base + notification).max(android).max(webpush) > limit {
-        return Err(Box::new(answers::sample(400, answers::TOO_BIG)));
+        return Err(answers::sample(400, answers::TOO_BIG));
     }
     Ok(())
 }
@@ -152,8 +152,8 @@ fn map<'m>(message: &'m Map<String, Value>, path: &[&str]) -> Option<&'m Map<Str
     path.iter().try_fold(message, |object, name| object.get(*name)?.as_object())
 }
 
-fn invalid(field: &str, description: &str) -> Box<Reply> {
-    Box::new(answers::invalid(field, description))
+fn invalid(field: &str, description: &str) -> Reply {
+    answers::invalid(field, description)
 }
 
 #[cfg(test)]
@@ -162,9 +162,9 @@ mod tests {
     use serde_json::json;
 
     fn refusal(message: &Value) -> Option<String> {
-        match check(message.as_object().unwrap()).map_err(|reply| *reply) {
+        match check(message.as_object().unwrap()) {
             Ok(()) => None,
-            Err(Reply::Whole { body, .. }) => Some(String::from_utf8(body.to_vec()).unwrap()),
+            Err(Reply::Whole(answer)) => Some(String::from_utf8(answer.body.to_vec()).unwrap()),
             Err(other) => panic!("{other:?}"),
         }
     }

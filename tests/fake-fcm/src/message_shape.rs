@@ -115,11 +115,11 @@ static WEBPUSH: &[Field] = &[
 ///
 /// # Errors
 /// The 400 that says which field has not.
-pub(crate) fn read(request: &Value) -> Result<Map<String, Value>, Box<Reply>> {
+pub(crate) fn read(request: &Value) -> Result<Map<String, Value>, Reply> {
     fields(request, REQUEST, "")
 }
 
-fn fields(value: &Value, known: &[Field], path: &str) -> Result<Map<String, Value>, Box<Reply>> {
+fn fields(value: &Value, known: &[Field], path: &str) -> Result<Map<String, Value>, Reply> {
     let Value::Object(object) = value else {
         return Err(wrong_type(path, "TYPE_MESSAGE", value));
     };
@@ -141,7 +141,7 @@ fn fields(value: &Value, known: &[Field], path: &str) -> Result<Map<String, Valu
     Ok(read)
 }
 
-fn of_shape(value: &Value, shape: &Shape, path: &str) -> Result<Value, Box<Reply>> {
+fn of_shape(value: &Value, shape: &Shape, path: &str) -> Result<Value, Reply> {
     let right = match shape {
         Text => value.is_string(),
         Flag => value.is_boolean(),
@@ -157,7 +157,7 @@ fn of_shape(value: &Value, shape: &Shape, path: &str) -> Result<Value, Box<Reply
     if right { Ok(value.clone()) } else { Err(wrong_type(path, type_name(shape), value)) }
 }
 
-fn each(value: &Value, path: &str, shape: &Shape) -> Result<bool, Box<Reply>> {
+fn each(value: &Value, path: &str, shape: &Shape) -> Result<bool, Reply> {
     let Value::Array(values) = value else { return Ok(false) };
     for (number, value) in values.iter().enumerate() {
         of_shape(value, shape, &format!("{path}[{number}]"))?;
@@ -165,7 +165,7 @@ fn each(value: &Value, path: &str, shape: &Shape) -> Result<bool, Box<Reply>> {
     Ok(true)
 }
 
-fn text_map(value: &Value, path: &str) -> Result<bool, Box<Reply>> {
+fn text_map(value: &Value, path: &str) -> Result<bool, Reply> {
     let Value::Object(map) = value else { return Ok(false) };
     for (number, value) in map.values().enumerate() {
         if !value.is_string() {
@@ -211,18 +211,18 @@ fn snake_case(name: &str) -> Cow<'_, str> {
     Cow::Owned(snake)
 }
 
-fn unknown_name(path: &str, name: &str) -> Box<Reply> {
+fn unknown_name(path: &str, name: &str) -> Reply {
     let at = if path.is_empty() { String::new() } else { format!(" at '{path}'") };
     let text = format!("Invalid JSON payload received. Unknown name \"{name}\"{at}: Cannot find field.");
-    Box::new(answers::violation(path, &text))
+    answers::violation(path, &text)
 }
 
-fn wrong_type(path: &str, type_name: &str, value: &Value) -> Box<Reply> {
+fn wrong_type(path: &str, type_name: &str, value: &Value) -> Reply {
     let shown = match value {
         Value::String(text) => format!("\"{text}\""),
         other => other.to_string(),
     };
-    Box::new(answers::violation(path, &format!("Invalid value at '{path}' ({type_name}), {shown}")))
+    answers::violation(path, &format!("Invalid value at '{path}' ({type_name}), {shown}"))
 }
 
 #[cfg(test)]
@@ -231,8 +231,8 @@ mod tests {
     use serde_json::json;
 
     fn refused(request: &Value) -> String {
-        match read(request).map_err(|reply| *reply) {
-            Err(Reply::Whole { body, .. }) => String::from_utf8(body.to_vec()).unwrap(),
+        match read(request) {
+            Err(Reply::Whole(answer)) => String::from_utf8(answer.body.to_vec()).unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Way {
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// An answer.
-    Whole { status: StatusCode, headers: HeaderMap, body: Bytes },
+    Whole(Box<Answer>),
     /// The head of a good answer, then RST_STREAM (INTERNAL_ERROR).
     HeadThenReset,
     /// RST_STREAM (INTERNAL_ERROR) without a word.
@@ -38,12 +38,20 @@ pub(crate) enum Reply {
     Never,
 }
 
+/// An answer in full.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
 impl Reply {
     pub(crate) fn json(status: u16, body: Bytes) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-        Self::Whole { status, headers, body }
+        Self::Whole(Box::new(Answer { status, headers, body }))
     }
 
     pub(crate) fn value(status: StatusCode, value: &Value) -> Self {
@@ -56,15 +64,15 @@ impl Reply {
 
     /// Sets a header; of no effect where there is no answer.
     pub(crate) fn header(&mut self, name: header::HeaderName, value: HeaderValue) {
-        if let Self::Whole { headers, .. } = self {
-            headers.insert(name, value);
+        if let Self::Whole(answer) = self {
+            answer.headers.insert(name, value);
         }
     }
 
     /// The answer's status, if it is one.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
-            Self::Whole { status, .. } => Some(status.as_u16()),
+            Self::Whole(answer) => Some(answer.status.as_u16()),
             Self::HeadThenReset | Self::Reset | Self::Refuse | Self::Never => None,
         }
     }

@@ -129,8 +129,8 @@ fn read(body: Option<&Value>) -> Result<Message, Ruling> {
     Ok(Message { validate_only, fields })
 }
 
-fn invalid(reply: Box<Reply>) -> Ruling {
-    refusal(*reply, Outcome::Invalid)
+fn invalid(reply: Reply) -> Ruling {
+    refusal(reply, Outcome::Invalid)
 }
 
 fn refusal(reply: Reply, outcome: Outcome) -> Ruling {

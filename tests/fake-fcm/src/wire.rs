@@ -4,7 +4,7 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -44,7 +44,8 @@ pub(crate) struct Traffic {
 
 #[derive(Debug, Default)]
 struct State {
-    open: HashSet<u32>,
+    /// Streams of which neither side has said the last word.
+    open: BTreeSet<u32>,
     newest: u32,
     settings_confirmed: bool,
     last_ping: Option<Instant>,
@@ -60,14 +61,16 @@ impl Traffic {
         self.state().newest
     }
 
-    /// Streams of which neither side has seen the end.
-    pub(crate) fn open(&self) -> usize {
-        self.state().open.len()
+    /// When more than `limit` streams are open, the last one within the limit.
+    pub(crate) fn above(&self, limit: usize) -> Option<u32> {
+        let state = self.state();
+        let last = limit.checked_sub(1).and_then(|before| state.open.iter().nth(before));
+        (state.open.len() > limit).then(|| last.copied().unwrap_or(0))
     }
 
-    /// The same, counting only those up to `last`.
-    pub(crate) fn open_up_to(&self, last: u32) -> usize {
-        self.state().open.iter().filter(|stream| **stream <= last).count()
+    /// Whether a stream up to `last` is open.
+    pub(crate) fn is_open_up_to(&self, last: u32) -> bool {
+        self.state().open.first().is_some_and(|stream| *stream <= last)
     }
 
     /// Whether the client has said that it knows our settings.
@@ -282,6 +285,17 @@ mod tests {
             assert_eq!(seen, [(DATA, END_STREAM, 5), (SETTINGS, ACK, 0)]);
             assert_eq!(frames.to_boundary(), 0);
         }
+    }
+
+    #[test]
+    fn the_oldest_streams_are_within_the_limit() {
+        let traffic = Traffic::default();
+        for stream in [1, 3, 5, 7] {
+            traffic.read(HEADERS, 0, stream);
+        }
+        traffic.read(RST_STREAM, 0, 3);
+        assert_eq!([traffic.above(3), traffic.above(2), traffic.above(0)], [None, Some(5), Some(0)]);
+        assert!(traffic.is_open_up_to(1) && !traffic.is_open_up_to(0));
     }
 
     #[test]

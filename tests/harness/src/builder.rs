@@ -35,6 +35,7 @@ pub struct Builder {
     kind: Kind,
     apis: usize,
     gateways: usize,
+    notifiers: usize,
     /// Redis servers other than those of the environment.
     servers: Option<Vec<String>>,
     /// A Postgres server other than that of the environment.
@@ -44,6 +45,7 @@ pub struct Builder {
     environment: Environment,
     api: touchline_api::Config,
     gateway: touchline_gateway::Config,
+    notifier: Box<touchline_notifier::Config>,
 }
 
 impl Stack {
@@ -74,6 +76,7 @@ impl Builder {
             kind,
             apis: 1,
             gateways: 1,
+            notifiers: 0,
             servers: None,
             database: None,
             proxied: BTreeSet::new(),
@@ -81,6 +84,7 @@ impl Builder {
             environment: Environment::default(),
             api: settings::api(),
             gateway: settings::gateway(),
+            notifier: Box::new(settings::notifier()),
         }
     }
 
@@ -102,6 +106,14 @@ impl Builder {
     #[must_use]
     pub fn gateway(mut self, change: impl FnOnce(&mut touchline_gateway::Config)) -> Self {
         change(&mut self.gateway);
+        self
+    }
+
+    /// So many notifiers, configured like this; without it there are none.
+    #[must_use]
+    pub fn notifiers(mut self, count: usize, change: impl FnOnce(&mut touchline_notifier::Config)) -> Self {
+        self.notifiers = count;
+        change(&mut self.notifier);
         self
     }
 
@@ -166,36 +178,38 @@ impl Builder {
     pub async fn start(self) -> Result<Stack> {
         let folder = TempDir::with_prefix("touchline-stack.")?;
         match self.kind.clone() {
-            Kind::Local => self.start_local(folder).await,
-            Kind::Dev(data) => self.start_dev(folder, &data).await,
-            Kind::Processes(mode) => self.start_processes(folder, mode).await,
+            // Boxed: each holds the whole configuration, and tests hold many of them.
+            Kind::Local => Box::pin(self.start_local(folder)).await,
+            Kind::Dev(data) => Box::pin(self.start_dev(folder, &data)).await,
+            Kind::Processes(mode) => Box::pin(self.start_processes(folder, mode)).await,
         }
     }
 
     async fn start_local(self, folder: TempDir) -> Result<Stack> {
         let url = format!("sqlite://{}", folder.path().join("touchline.db").display());
         let registry = touchline_registry::Settings::default();
-        let settings = settings::Settings::new(folder.path(), url, registry, self.api, self.gateway)?;
+        let settings = settings::Settings::new(folder.path(), url, registry, self.api, self.gateway, self.notifier)?;
         let storage = migrated(&settings.database).await?;
         let life = Shutdown::new();
-        let local = local::start(&settings, storage.clone(), self.apis, self.gateways, &life).await?;
+        let local = local::start(&settings, storage.clone(), [self.apis, self.gateways, self.notifiers], &life).await?;
         let nodes = |urls: Vec<String>| urls.into_iter().map(|url| Node { url, process: None }).collect();
         let (apis, gateways, links) = (nodes(local.apis), nodes(local.gateways), Links::default());
+        let notifiers = nodes(local.notifiers);
         let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: None };
-        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database: None }).await
+        Stack::new(Parts { apis, gateways, notifiers, links, life, storage, recipe, folder, database: None }).await
     }
 
     async fn start_dev(self, folder: TempDir, data: &Path) -> Result<Stack> {
         let url = format!("sqlite://{}", data.join("touchline.db").display());
         let registry = touchline_registry::Settings::default();
-        let settings = settings::Settings::new(data, url, registry, self.api, self.gateway)?;
+        let settings = settings::Settings::new(data, url, registry, self.api, self.gateway, self.notifier)?;
         let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: Some(data.to_owned()) };
         let (mut links, life) = (Links::default(), Shutdown::new());
         let api = recipe.start(NodeName::Api(0), &mut links, folder.path()).await?;
         let gateway = Node { url: api.process()?.address("ws")?.to_owned(), process: None };
-        let (apis, gateways) = (vec![api], vec![gateway]);
+        let (apis, gateways, notifiers) = (vec![api], vec![gateway], Vec::new());
         let storage = Storage::connect(&recipe.settings.database).await?;
-        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database: None }).await
+        Stack::new(Parts { apis, gateways, notifiers, links, life, storage, recipe, folder, database: None }).await
     }
 
     async fn start_processes(self, folder: TempDir, mode: Mode) -> Result<Stack> {
@@ -212,10 +226,17 @@ impl Builder {
         if mode == Mode::Sentinel {
             registry.sentinel_master = SENTINEL_MASTER.to_owned();
         }
-        let settings = settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway)?;
+        let settings =
+            settings::Settings::new(folder.path(), database.url(), registry, self.api, self.gateway, self.notifier)?;
         let storage = migrated(&settings.database).await?;
-        let recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: None };
+        let mut recipe = Recipe { settings, environment: self.environment, logs: self.logs, dev: None };
         let (mut apis, mut gateways, mut links) = (Vec::new(), Vec::new(), Links::new(&self.proxied));
+        let mut notifiers = Vec::new();
+        for index in 0..self.notifiers {
+            let notifier = recipe.start(NodeName::Notifier(index), &mut links, folder.path()).await?;
+            recipe.settings.api.notifiers.push(notifier.url.clone());
+            notifiers.push(notifier);
+        }
         for index in 0..self.gateways {
             gateways.push(recipe.start(NodeName::Gateway(index), &mut links, folder.path()).await?);
         }
@@ -223,7 +244,7 @@ impl Builder {
             apis.push(recipe.start(NodeName::Api(index), &mut links, folder.path()).await?);
         }
         let (life, database) = (Shutdown::new(), Some(database));
-        Stack::new(Parts { apis, gateways, links, life, storage, recipe, folder, database }).await
+        Stack::new(Parts { apis, gateways, notifiers, links, life, storage, recipe, folder, database }).await
     }
 }
 

@@ -82,6 +82,8 @@ impl Links {
                 let pushes = self.open(Link::ApiGateway(index)).await?;
                 settings.gateway.grpc_url = pushes.map(|proxy| format!("http://{}", proxy.address()));
             }
+            // It knows neither clients nor Redis.
+            NodeName::Notifier(_) => return Ok(()),
         }
         if let Some(proxy) = self.open(Link::Redis(node)).await? {
             let [url] = &mut settings.registry.urls[..] else { anyhow::bail!("only one Redis fits behind a proxy") };
@@ -104,6 +106,7 @@ impl Links {
                 to(Link::ApiGateway(index), "grpc")?;
                 Ok(to(Link::ClientGateway(index), "ws")?.map(|address| format!("ws://{address}")))
             }
+            NodeName::Notifier(_) => Ok(None),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Apis and gateways in this process, as `touchline dev` runs them.
+//! Apis, gateways and notifiers in this process, as `touchline dev` runs them.
 
 use crate::settings::Settings;
 use anyhow::Result;
@@ -12,14 +12,14 @@ use touchline_storage::Storage;
 pub(crate) struct Local {
     pub(crate) apis: Vec<String>,
     pub(crate) gateways: Vec<String>,
+    pub(crate) notifiers: Vec<String>,
 }
 
 /// Starts them in `life`.
 pub(crate) async fn start(
     settings: &Settings,
     storage: Storage,
-    apis: usize,
-    gateways: usize,
+    [apis, gateways, notifiers]: [usize; 3],
     life: &Shutdown,
 ) -> Result<Local> {
     let auth = &settings.auth;
@@ -27,7 +27,16 @@ pub(crate) async fn start(
     let keys = KeySet::from_file(&auth.public_keys_file).await?;
     life.spawn_until_stop(keys.clone().refresh_forever());
     let registry: Arc<dyn Registry> = touchline_registry::connect(&settings.registry).await?;
-    let mut local = Local { apis: Vec::new(), gateways: Vec::new() };
+    let mut local = Local { apis: Vec::new(), gateways: Vec::new(), notifiers: Vec::new() };
+    for _ in 0..notifiers {
+        let provider = touchline_notifier::open(&settings.notifier, life)?;
+        let dependencies = touchline_notifier::Dependencies { storage: storage.clone(), provider };
+        let app = touchline_notifier::build(&settings.notifier, dependencies)?;
+        local.notifiers.push(format!("http://{}", app.grpc_address()));
+        let inside = life.clone();
+        life.spawn(async move { app.run(&inside).await });
+    }
+    let api = touchline_api::Config { notifiers: local.notifiers.clone(), ..settings.api.clone() };
     for _ in 0..gateways {
         let dependencies = touchline_gateway::Dependencies {
             registry: Arc::clone(&registry),
@@ -47,7 +56,7 @@ pub(crate) async fn start(
             tickets: TicketSigner::new(Arc::clone(&key)),
             identities: IdentityProviders::open(&auth.identity_providers).await?,
         };
-        let app = touchline_api::build(settings.api.clone(), dependencies).await?;
+        let app = touchline_api::build(api.clone(), dependencies).await?;
         local.apis.push(format!("http://{}", app.http_address()));
         let inside = life.clone();
         life.spawn(async move { app.run(&inside).await });

@@ -19,6 +19,8 @@ pub enum NodeName {
     Api(usize),
     /// A gateway by its number, from 0.
     Gateway(usize),
+    /// A notifier by its number, from 0.
+    Notifier(usize),
 }
 
 impl fmt::Display for NodeName {
@@ -26,11 +28,12 @@ impl fmt::Display for NodeName {
         match self {
             Self::Api(index) => write!(f, "api-{index}"),
             Self::Gateway(index) => write!(f, "gateway-{index}"),
+            Self::Notifier(index) => write!(f, "notifier-{index}"),
         }
     }
 }
 
-/// One api or gateway; in this process when it has no process of its own.
+/// One api, gateway or notifier; in this process when it has no process of its own.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) url: String,
@@ -88,6 +91,12 @@ impl Recipe {
     pub(crate) async fn start(&self, node: NodeName, links: &mut Links, folder: &Path) -> Result<Node> {
         let mut settings = self.settings.clone();
         links.enter(node, &mut settings).await?;
+        if let NodeName::Notifier(index) = node
+            && let Some(url) = self.settings.api.notifiers.get(index)
+        {
+            // Where the apis know it.
+            settings.notifier.listen = url.trim_start_matches("http://").parse()?;
+        }
         let name = node.to_string();
         settings.write(folder, &name)?;
         let config = format!("{name}.toml");
@@ -95,6 +104,7 @@ impl Recipe {
         let (command, address) = match (node, &self.dev) {
             (NodeName::Api(_), None) => ("api", "http"),
             (NodeName::Gateway(_), None) => ("gateway", "ws"),
+            (NodeName::Notifier(_), None) => ("notifier", "grpc"),
             (_, Some(data)) => {
                 let data = data.to_str().context("a path of ours")?;
                 arguments.extend(["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--data-dir", data]);

@@ -17,6 +17,7 @@ pub(crate) struct Settings {
     pub(crate) auth: touchline_auth::Settings,
     pub(crate) api: touchline_api::Config,
     pub(crate) gateway: touchline_gateway::Config,
+    pub(crate) notifier: Box<touchline_notifier::Config>,
 }
 
 impl Settings {
@@ -27,6 +28,7 @@ impl Settings {
         registry: touchline_registry::Settings,
         api: touchline_api::Config,
         gateway: touchline_gateway::Config,
+        notifier: Box<touchline_notifier::Config>,
     ) -> Result<Self> {
         let auth = touchline_auth::Settings {
             signing_key_file: folder.join("signing-key.pem"),
@@ -35,7 +37,7 @@ impl Settings {
         };
         create_key_files(&auth.signing_key_file, &auth.public_keys_file)?;
         let database = touchline_storage::Settings { url: database, ..touchline_storage::Settings::default() };
-        Ok(Self { database, registry, auth, api, gateway })
+        Ok(Self { database, registry, auth, api, gateway, notifier })
     }
 
     /// Writes the file that `touchline --config` reads.
@@ -68,6 +70,10 @@ pub(crate) fn unlimited(config: &mut touchline_api::Config) {
     limits.sends_per_user = 0;
     limits.syncs_per_user = 0;
     limits.connects_per_user = 0;
+}
+
+pub(crate) fn notifier() -> touchline_notifier::Config {
+    touchline_notifier::Config { listen: ANY_PORT, ..touchline_notifier::Config::default() }
 }
 
 pub(crate) fn gateway() -> touchline_gateway::Config {

@@ -29,6 +29,7 @@ pub struct Stack {
     // In the order in which they may go: processes first, their data last.
     apis: Vec<Node>,
     gateways: Vec<Node>,
+    notifiers: Vec<Node>,
     links: Links,
     life: Shutdown,
     storage: Storage,
@@ -43,6 +44,7 @@ pub struct Stack {
 pub(crate) struct Parts {
     pub(crate) apis: Vec<Node>,
     pub(crate) gateways: Vec<Node>,
+    pub(crate) notifiers: Vec<Node>,
     pub(crate) links: Links,
     pub(crate) life: Shutdown,
     pub(crate) storage: Storage,
@@ -53,13 +55,25 @@ pub(crate) struct Parts {
 
 impl Stack {
     pub(crate) async fn new(parts: Parts) -> Result<Self> {
-        let Parts { apis, gateways, links, life, storage, recipe, folder, database } = parts;
+        let Parts { apis, gateways, notifiers, links, life, storage, recipe, folder, database } = parts;
         let clients = apis.iter().map(|api| Client::new(&api.url)).collect::<Result<_, _>>()?;
         let auth = &recipe.settings.auth;
         let key = Arc::new(SigningKey::from_file(&auth.signing_key_file).await?);
         let keys = KeySet::from_file(&auth.public_keys_file).await?;
         let access = AccessTokens::new(key, keys, &auth.issuer, auth.access_token_life())?;
-        Ok(Self { apis, gateways, links, life, storage, recipe, access, clients, folder, _database: database })
+        Ok(Self {
+            apis,
+            gateways,
+            notifiers,
+            links,
+            life,
+            storage,
+            recipe,
+            access,
+            clients,
+            folder,
+            _database: database,
+        })
     }
 
     /// How many apis.
@@ -209,6 +223,7 @@ impl Stack {
         match name {
             NodeName::Api(index) => self.apis[index].process(),
             NodeName::Gateway(index) => self.gateways[index].process(),
+            NodeName::Notifier(index) => self.notifiers[index].process(),
         }
     }
 
@@ -216,12 +231,15 @@ impl Stack {
         match name {
             NodeName::Api(index) => &mut self.apis[index],
             NodeName::Gateway(index) => &mut self.gateways[index],
+            NodeName::Notifier(index) => &mut self.notifiers[index],
         }
     }
 
     /// All of them, the apis first.
     pub fn nodes(&self) -> impl Iterator<Item = NodeName> {
-        (0..self.apis.len()).map(NodeName::Api).chain((0..self.gateways.len()).map(NodeName::Gateway))
+        let gateways = (0..self.gateways.len()).map(NodeName::Gateway);
+        let notifiers = (0..self.notifiers.len()).map(NodeName::Notifier);
+        (0..self.apis.len()).map(NodeName::Api).chain(gateways).chain(notifiers)
     }
 
     /// The proxy on a link.
@@ -374,7 +392,7 @@ impl Stack {
     pub async fn stop(mut self) -> Result<()> {
         self.life.stop();
         ensure!(self.life.wait(STOP).await, "the stack did not stop in {STOP:?}");
-        for node in self.apis.iter_mut().chain(&mut self.gateways) {
+        for node in self.apis.iter_mut().chain(&mut self.gateways).chain(&mut self.notifiers) {
             node.stop().await?;
         }
         Ok(())

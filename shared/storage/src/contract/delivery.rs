@@ -19,9 +19,9 @@ pub async fn missed_messages_are_coalesced(one: Storage, two: Storage) -> Result
     let [ada, bob] = users(&one).await?;
     let (a, b) = (channel(&one, ada, &[bob]).await?, channel(&one, ada, &[]).await?);
     fill(&one, a, ada, 8).await?;
-    one.notify(&[], 5).await?;
-    one.notify(&[(bob, a, Seq(4)), (ada, a, Seq(4)), (ada, b, Seq(1)), (ada, a, Seq(3))], 10).await?;
-    two.notify(&[(ada, a, Seq(9)), (bob, a, Seq(2))], 20).await?;
+    one.notify(&[]).await?;
+    one.notify(&[(bob, a, Seq(4)), (ada, a, Seq(4)), (ada, b, Seq(1)), (ada, a, Seq(3))]).await?;
+    two.notify(&[(ada, a, Seq(9)), (bob, a, Seq(2))]).await?;
     let mut expected = [(ada, Seq(9), 3), (bob, Seq(4), 2)];
     expected.sort();
     assert_eq!(one.pending_notifications(a).await?, expected);
@@ -36,7 +36,7 @@ pub async fn who_was_not_there_is_not_notified(one: Storage, two: Storage) -> Re
     fill(&one, id, ada, 2).await?;
     let left = remove(&one, id, ada, bob).await?;
     let missed: Vec<Mark> = (1..=5).flat_map(|seq| [(bob, id, Seq(seq)), (eve, id, Seq(seq))]).collect();
-    two.notify(&missed, 1).await?;
+    two.notify(&missed).await?;
     assert_eq!(left, Seq(4));
     assert_eq!(one.pending_notifications(id).await?, [(bob, Seq(3), 3)], "what was sent while he was there");
     Ok(())
@@ -46,9 +46,9 @@ pub async fn what_is_beyond_the_end_of_the_log_notifies_nobody(one: Storage, two
     let [ada, bob] = users(&one).await?;
     let id = channel(&one, ada, &[bob]).await?;
     fill(&one, id, ada, 2).await?;
-    two.notify(&[(bob, id, Seq(4)), (bob, id, Seq(9))], 1).await?;
+    two.notify(&[(bob, id, Seq(4)), (bob, id, Seq(9))]).await?;
     assert_eq!(one.pending_notifications(id).await?, [], "a log that lost its tail has no such message");
-    two.notify(&[(bob, id, Seq(3)), (bob, id, Seq(4))], 1).await?;
+    two.notify(&[(bob, id, Seq(3)), (bob, id, Seq(4))]).await?;
     assert_eq!(one.pending_notifications(id).await?, [(bob, Seq(3), 1)]);
     Ok(())
 }
@@ -64,7 +64,7 @@ pub async fn two_processes_notify_the_same_users_crosswise(one: Storage, two: St
     let backwards: Vec<Mark> = forwards.iter().rev().copied().collect();
     let tasks =
         [(one.clone(), forwards.clone()), (two.clone(), backwards.clone()), (two, forwards), (one.clone(), backwards)];
-    at_once(tasks.map(|(storage, missed)| async move { storage.notify(&missed, 1).await })).await?;
+    at_once(tasks.map(|(storage, missed)| async move { storage.notify(&missed).await })).await?;
     for id in ids {
         assert_eq!(one.pending_notifications(id).await?, [(ada, Seq(1), 4)]);
     }
@@ -97,7 +97,7 @@ pub async fn a_late_ack_settles_the_notification(one: Storage, two: Storage) -> 
     let [ada, bob] = users(&one).await?;
     let (a, b) = (channel(&one, ada, &[bob]).await?, channel(&one, ada, &[bob]).await?);
     fill(&one, a, ada, 3).await?;
-    one.notify(&[(bob, a, Seq(3)), (bob, b, Seq(1)), (ada, a, Seq(3))], 1).await?;
+    one.notify(&[(bob, a, Seq(3)), (bob, b, Seq(1)), (ada, a, Seq(3))]).await?;
     two.delivered(&[(bob, a, Seq(2))]).await?;
     assert_eq!(one.pending_notifications(a).await?.len(), 2, "not yet");
     two.delivered(&[(bob, a, Seq(3))]).await?;
@@ -111,9 +111,9 @@ pub async fn an_ack_before_the_miss_leaves_nothing_to_notify(one: Storage, two: 
     let id = channel(&one, ada, &[bob]).await?;
     fill(&one, id, ada, 3).await?;
     one.delivered(&[(bob, id, Seq(3))]).await?;
-    two.notify(&[(bob, id, Seq(3)), (bob, id, Seq(2)), (ada, id, Seq(3))], 1).await?;
+    two.notify(&[(bob, id, Seq(3)), (bob, id, Seq(2)), (ada, id, Seq(3))]).await?;
     assert_eq!(one.pending_notifications(id).await?, [(ada, Seq(3), 1)]);
-    two.notify(&[(bob, id, Seq(4)), (bob, id, Seq(3))], 1).await?;
+    two.notify(&[(bob, id, Seq(4)), (bob, id, Seq(3))]).await?;
     assert_eq!(one.pending_notifications(id).await?.len(), 2);
     Ok(())
 }
@@ -142,7 +142,7 @@ pub async fn acks_misses_and_changes_never_wait_crosswise(one: Storage, two: Sto
     };
     let missing = async {
         for seq in 1..=20 {
-            two.notify(&marks(seq).into_iter().rev().collect::<Vec<_>>(), 1).await?;
+            two.notify(&marks(seq).into_iter().rev().collect::<Vec<_>>()).await?;
         }
         Ok::<(), crate::StorageError>(())
     };
@@ -170,7 +170,7 @@ pub async fn of_an_ack_and_a_miss_at_once_the_ack_wins(one: Storage, two: Storag
     fill(&one, id, ada, 30).await?;
     for seq in 1..=30 {
         let marks: Vec<Mark> = members.iter().map(|&user| (user, id, Seq(seq))).collect();
-        tokio::try_join!(one.delivered(&marks), two.notify(&marks, 1))?;
+        tokio::try_join!(one.delivered(&marks), two.notify(&marks))?;
         assert_eq!(one.pending_notifications(id).await?, [], "{seq}");
     }
     Ok(())

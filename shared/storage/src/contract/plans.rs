@@ -1,25 +1,19 @@
+mod filled;
+
+use self::filled::{Filled, fill, phone};
 use crate::{
-    Kind, Role, Storage, WhenLocked, append, change, channels, delivered,
-    entity::{self, members::OPEN},
+    NotifyLevel, NotifyWish, Storage, TargetKind, Walk, WhenLocked, append, change, channels, claimed, delivered,
+    devices, entity,
     error::Result,
+    forgotten,
     history::{self, Range},
-    letters, log, members, notifications, outbox, sync, take,
+    letters, log, members, mentions, notification_letters, notifications, outbox, recipients, sweep, sync, take, walks,
+    wishes,
 };
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement};
 use std::time::Duration;
-use touchline_ids::{ChannelId, MessageId, Seq, UserId};
+use touchline_ids::Seq;
 use uuid::Uuid;
-
-/// So many channels, with two members who are there and one who left, and ten messages each.
-const CHANNELS: usize = 400;
-
-/// What the tables are filled with.
-struct Filled {
-    users: Vec<UserId>,
-    channels: Vec<ChannelId>,
-}
 
 /// Shows that every query of the hot path finds its rows through an index, from the statements that the code itself
 /// builds. Postgres is told to avoid sequential scans, because on tables as small as a test's they would be right; it
@@ -62,6 +56,7 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
                 "SCAN due",
                 "SCAN acks",
                 "SCAN counted",
+                "SCAN front",
                 "CONSTANT ROWS",
                 "SCAN (subquery",
             ]
@@ -74,14 +69,25 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 }
 
 /// Marks that stand further already, entries that have no place in an answer, members who came later, acks beyond a
-/// log's end, notifications of later messages.
-const FILTERS: [&str; 6] = [
+/// log's end, notifications of later messages, rows that are claimed or dead, members who have acked, devices that were
+/// seen just now or have another token by now.
+const FILTERS: [&str; 15] = [
+    "notifier: claim",
+    "notifier: settled before",
+    "notifier: dead ones",
+    "walk: claim",
+    "walk: page",
+    // At most a thousand entries.
+    "walk: own messages",
     "read mark",
     "sync: entries",
     "outbox: taken members",
     "delivered: lock",
     "delivered: raise",
     "delivered: settled",
+    "devices: seen",
+    "devices: void",
+    "devices: not suspect",
 ];
 
 type Hot = (&'static str, Statement, &'static [&'static str]);
@@ -107,7 +113,19 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let spans: Vec<_> = batch.iter().map(|&id| (id, Seq(2), Seq(4))).collect();
     let marks: Vec<_> = batch.iter().zip(&filled.users).map(|(&id, &user)| (user, id, Seq(3))).collect();
     let pairs: Vec<_> = marks.iter().map(|&(user, id, _)| (user, id)).collect();
+    let settled: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), 0)).collect();
+    let missing: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), Seq(5))).collect();
+    let tried: Vec<_> = pairs.iter().map(|&(user, channel)| (channel, Seq(3), user)).collect();
+    let walk = Walk { channel_id: channel, walk_seq: Seq(9), after_user_id: Some(user), noted_at: 0, attempts: 1 };
     let roles = change::intervals(channel, [Some(user), None]).into_query();
+    let phones: Vec<_> = filled.users[..64].iter().map(|&user| (user, phone())).collect();
+    let suspects: Vec<_> = phones.iter().map(|(user, device)| (*user, device.clone(), "t7".to_owned())).collect();
+    let void: Vec<_> = suspects.iter().cloned().map(|(user, device, token)| (user, device, token, 5)).collect();
+    let keys_of_phones: Vec<_> =
+        phones.iter().map(|(user_id, device)| devices::Key { user_id: *user_id, device_id: device.clone() }).collect();
+    let mentioned: Vec<_> =
+        marks.iter().map(|&(user_id, channel_id, seq)| mentions::Key { user_id, channel_id, seq }).collect();
+    let wish = NotifyWish { level: NotifyLevel::None, muted_until_ms: None };
     let b = backend;
     #[rustfmt::skip]
     let hot: Vec<Hot> = vec![
@@ -137,6 +155,23 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),
         ("delivered: drop", b.build(&delivered::dropping(&pairs)), &["notifications_pkey"]),
         ("notify: lock", b.build(&notifications::locking(&pairs)), &["members_pkey|ix_members_user"]),
+        ("notifier: claim", b.build(&claimed::claim(Uuid::from_u128(7), 256, b)), &["ix_notifications_due", "notifications_pkey"]),
+        ("notifier: next", b.build(&claimed::soonest(b)), &["ix_notifications_due"]),
+        ("notifier: lock", b.build(&claimed::locking(&pairs)), &["notifications_pkey"]),
+        ("notifier: sent", b.build(&claimed::update(claimed::Kind::Sent, &settled, b)), &["notifications_pkey"]),
+        ("notifier: memberships", b.build(&recipients::memberships(&pairs)), &["members_pkey|ix_members_user", "quiet_hours_pkey"]),
+        ("notifier: channels", b.build(&recipients::channels_at(batch.iter().copied())), &["channels_pkey"]),
+        ("notifier: devices", b.build(&recipients::devices_of(&filled.users[..64])), &["devices_pkey"]),
+        ("notifier: mentions", b.build(&recipients::mentioned(&missing)), &["mentions_pkey"]),
+        ("notifier: unread", b.build(&recipients::unread(&filled.users[..64])), &["ix_members_user", "channels_pkey"]),
+        ("notifier: settled before", b.build(&recipients::settled(&tried)), &["push_outcomes_pkey"]),
+        ("notifier: newest", b.build(&recipients::newest(&places)), &["messages_pkey", "users_pkey"]),
+        ("notifier: list", b.build(&notification_letters::page(false, Some(pairs[3]), 50, b)), &["notifications_pkey"]),
+        ("notifier: dead ones", b.build(&notification_letters::page(true, None, 50, b)), &["ix_notifications_due|notifications_pkey"]),
+        ("notifier: old outcomes", b.build(&sweep::old_outcomes(100, b)), &["ix_push_outcomes_at", "push_outcomes_pkey"]),
+        ("walk: claim", b.build(&walks::claim(Uuid::from_u128(7), b)), &["ix_notification_walks_due|notification_walks_pkey"]),
+        ("walk: page", b.build(&walks::page(&walk, 200)), &["ux_members_channel", "notifications_pkey"]),
+        ("walk: own messages", b.build(&walks::own_messages(&walk, &filled.users[..64])), &["messages_pkey"]),
         ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),
         ("channels", b.build(&channels::page(user, Some(channel), 20)), &["ix_members_user", "channels_pkey"]),
         ("read mark", b.build(&channels::raise(user, channel, Seq(3))), &[ONE_MEMBER]),
@@ -144,76 +179,20 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("sync: heads", b.build(&sync::heads(user, b)), &["ix_members_user", "channels_pkey"]),
         ("sync: entries", b.build(&history::in_ranges(&ranges, 1024 * 1024, b)), &["messages_pkey"]),
         ("sync: checks", b.build(&history::at_places(&places, b)), &["messages_pkey"]),
+        ("devices: put", b.build(&devices::around(user, TargetKind::Token, "t9".to_owned())), &["devices_pkey", "ux_devices_token"]),
+        ("devices: of a user", b.build(&devices::of_user(user)), &["devices_pkey"]),
+        ("devices: of a log-in", b.build(&devices::of_login(Uuid::from_u128(7))), &["ix_devices_login"]),
+        ("devices: delete", b.build(&devices::deleting(&keys_of_phones)), &["devices_pkey"]),
+        ("devices: seen", b.build(&devices::seen_before(&phones, 1_000)), &["devices_pkey"]),
+        ("devices: void", b.build(&forgotten::with_old_token(&void)), &["devices_pkey|ux_devices_token"]),
+        ("devices: not suspect", b.build(&forgotten::not_suspect(&suspects)), &["devices_pkey|ux_devices_token"]),
+        ("devices: unseen", b.build(&forgotten::old(entity::devices::Column::LastSeenAt, 5, 100)), &["ix_devices_seen"]),
+        ("devices: suspect", b.build(&forgotten::old(entity::devices::Column::SuspectSince, 5, 100)), &["ix_devices_suspect"]),
+        ("wish", b.build(&wishes::wish(user, channel)), &[ONE_MEMBER]),
+        ("wish: set", b.build(&wishes::setting(user, channel, wish)), &[ONE_MEMBER]),
+        ("mentions: old", b.build(&mentions::old(5, 100)), &["ix_mentions_created"]),
+        ("mentions: sweep", b.build(&mentions::deleting(&mentioned)), &["mentions_pkey"]),
         ("user by handle", b.build(&by_handle), &["users_handle_key"]),
     ];
     hot
-}
-
-async fn fill(storage: &Storage) -> Result<Filled> {
-    let users: Vec<_> = (0..CHANNELS).map(|_| UserId::new()).collect();
-    let channels: Vec<_> = (0..CHANNELS).map(|_| ChannelId::new()).collect();
-    let db = &storage.writer;
-    let rows = users.iter().enumerate().map(|(n, &id)| entity::users::ActiveModel {
-        id: Set(id),
-        handle: Set(format!("u{n}")),
-        display_name: Set(String::new()),
-        password_hash: Set(None),
-        created_at: Set(0),
-    });
-    entity::users::Entity::insert_many(rows).exec_without_returning(db).await?;
-    let rows = channels.iter().map(|&id| entity::channels::ActiveModel {
-        id: Set(id),
-        name: Set(String::new()),
-        last_seq: Set(Seq(10)),
-        members_version: Set(1),
-        created_at: Set(0),
-    });
-    entity::channels::Entity::insert_many(rows).exec_without_returning(db).await?;
-    for (n, &channel_id) in channels.iter().enumerate() {
-        let user = |offset: usize| users[(n + offset) % CHANNELS];
-        let member = |offset, left_seq| entity::members::ActiveModel {
-            channel_id: Set(channel_id),
-            user_id: Set(user(offset)),
-            joined_seq: Set(Seq(1)),
-            role: Set(Role::Member),
-            left_seq: Set(left_seq),
-            read_seq: Set(Seq(0)),
-            delivered_seq: Set(Seq(0)),
-            ..Default::default()
-        };
-        let rows = [member(0, OPEN), member(1, OPEN), member(2, Seq(5))];
-        entity::members::Entity::insert_many(rows).exec_without_returning(db).await?;
-        let rows = (1..=10).map(|seq| entity::messages::ActiveModel {
-            channel_id: Set(channel_id),
-            seq: Set(Seq(seq)),
-            id: Set(MessageId::new()),
-            sender_id: Set(user(0)),
-            client_message_id: Set(seq.to_string().parse().ok()),
-            body_hash: Set(Some(vec![0; 32])),
-            kind: Set(Kind::Text),
-            content: Set("\"x\"".to_owned()),
-            created_at: Set(0),
-            prev: Set(None),
-        });
-        entity::messages::Entity::insert_many(rows).exec_without_returning(db).await?;
-        let rows = (1..=3).map(|seq| entity::outbox::ActiveModel {
-            channel_id: Set(channel_id),
-            seq: Set(Seq(seq)),
-            owner: Set(Uuid::from_u128(n as u128 % 50)),
-            claim_until: Set(n as i64),
-            attempts: Set(1),
-            no_push: Set(false),
-        });
-        entity::outbox::Entity::insert_many(rows).exec_without_returning(db).await?;
-    }
-    let rows = users.iter().zip(&channels).map(|(&user_id, &channel_id)| entity::notifications::ActiveModel {
-        user_id: Set(user_id),
-        channel_id: Set(channel_id),
-        max_seq: Set(Seq(3)),
-        count: Set(1),
-        not_before: Set(0),
-        ..Default::default()
-    });
-    entity::notifications::Entity::insert_many(rows).exec_without_returning(db).await?;
-    Ok(Filled { users, channels })
 }

@@ -66,6 +66,7 @@ async fn act(stage: &mut Stage, Strike { fault, node, length, .. }: &Strike) -> 
             let link = match node {
                 NodeName::Api(index) => Link::ClientApi(*index),
                 NodeName::Gateway(index) => Link::ClientGateway(*index),
+                NodeName::Notifier(_) => return Ok(()),
             };
             stage.stack.link(link)?.reset_all();
             sleep(*length).await;

@@ -45,7 +45,7 @@ async fn what_was_acked_stays_acked_when_everything_is_killed() -> Result<()> {
     phone.expect(acked).await?;
     // Whoever has acked a message is not to be notified of it, whatever asks for that.
     let notified = async |stack: &Stack| -> Result<Vec<UserId>> {
-        stack.storage().notify(&[(bob.id, channel, acked.seq), (carol.id, channel, acked.seq)], 0).await?;
+        stack.storage().notify(&[(bob.id, channel, acked.seq), (carol.id, channel, acked.seq)]).await?;
         Ok(stack.storage().pending_notifications(channel).await?.into_iter().map(|(user, ..)| user).collect())
     };
     eventually("the ack is kept", async || Ok(notified(&stack).await? == [carol.id])).await?;

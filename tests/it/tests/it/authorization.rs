@@ -37,6 +37,14 @@ fn no_body(_: &Scene<'_>) -> Value {
     Value::Null
 }
 
+fn quiet_hours() -> Value {
+    json!({"from": "22:00", "to": "07:00", "time_zone": "Europe/Berlin"})
+}
+
+fn device(token: &str) -> Value {
+    json!({"platform": "web", "push": {"kind": "token", "value": token}})
+}
+
 fn matrix() -> Vec<Row> {
     let row = |method, path, body, expected| Row { method, path, body, expected };
     let public = |status| [status; 6];
@@ -51,6 +59,13 @@ fn matrix() -> Vec<Row> {
         row(Method::POST, "/v1/sessions/refresh", |s| json!({"refresh_token": s.refresh_token}), public(200)),
         row(Method::DELETE, "/v1/sessions/current", no_body, signed_in(204)),
         row(Method::GET, "/v1/me", no_body, signed_in(200)),
+        // The two after it find what it set.
+        row(Method::PUT, "/v1/me/quiet-hours", |_| quiet_hours(), signed_in(200)),
+        row(Method::GET, "/v1/me/quiet-hours", no_body, signed_in(200)),
+        row(Method::DELETE, "/v1/me/quiet-hours", no_body, signed_in(204)),
+        row(Method::PUT, "/v1/devices/{device_id}", |s| device(&s.unique), signed_in(200)),
+        row(Method::GET, "/v1/devices", no_body, signed_in(200)),
+        row(Method::DELETE, "/v1/devices/{device_id}", no_body, signed_in(204)),
         row(Method::POST, "/v1/channels", |s| json!({"name": s.unique, "member_ids": [s.newcomer]}), signed_in(201)),
         row(Method::GET, "/v1/channels", no_body, signed_in(200)),
         row(Method::GET, "/v1/channels/{id}", no_body, members(200)),
@@ -66,6 +81,8 @@ fn matrix() -> Vec<Row> {
             members(201),
         ),
         row(Method::GET, "/v1/channels/{id}/messages", no_body, members(200)),
+        row(Method::PUT, "/v1/channels/{id}/notifications", |_| json!({"level": "none"}), members(200)),
+        row(Method::GET, "/v1/channels/{id}/notifications", no_body, members(200)),
         row(Method::PUT, "/v1/channels/{id}/read", |_| json!({"seq": 1}), members(200)),
         row(Method::POST, "/v1/sync", |s| json!({"cursors": [{"channel_id": s.channel, "seq": 0}]}), signed_in(200)),
         row(Method::POST, "/v1/connect", |_| json!({"device_id": "phone"}), signed_in(200)),
@@ -159,7 +176,7 @@ async fn every_operation_answers_every_kind_of_caller_as_the_matrix_says() -> Re
             let (bystander, newcomer) = (world.bystander.id, world.newcomer.id);
             let scene = Scene { channel, bystander, newcomer, refresh_token: &refresh_token, unique };
             let path = row.path.replace("{id}", &channel.to_string());
-            let path = path.replace("{user_id}", &scene.bystander.to_string());
+            let path = path.replace("{user_id}", &scene.bystander.to_string()).replace("{device_id}", "phone");
             let person = world.callers[column].as_ref();
             let answer = world.ask(person, &row.method, &path, &(row.body)(&scene)).await?;
             let (got, expected) = (answer.status().as_u16(), row.expected[column]);

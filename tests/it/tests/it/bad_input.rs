@@ -26,7 +26,10 @@ impl World {
     }
 
     fn path(&self, template: &str) -> String {
-        template.replace("{id}", &self.channel.to_string()).replace("{user_id}", &self.me.id.to_string())
+        template
+            .replace("{id}", &self.channel.to_string())
+            .replace("{user_id}", &self.me.id.to_string())
+            .replace("{device_id}", "phone")
     }
 
     async fn ask(&self, method: &Method, path: &str, media: &str, body: Vec<u8>) -> Result<Answer> {
@@ -119,10 +122,15 @@ async fn what_is_not_an_id_is_refused_in_every_path() -> Result<()> {
         "'%20OR%201=1--",
         "0190b3c8-7d3e-7c61-9b1a-2f6f0a6b8e1g",
     ];
+    let long = "x".repeat(65);
+    let device_ids = ["%00", "..%2F..%2Fetc", "'%20OR%201=1--", "a%20b", "%C3%BC", &long];
     let mut wrong = Vec::new();
     for (method, template, _) in operations()?.into_iter().filter(|(_, path, _)| path.contains('{')) {
-        for bad in ids {
-            let path = if template.contains("{user_id}") {
+        let of_a_device = template.contains("{device_id}");
+        for &bad in if of_a_device { &device_ids[..] } else { &ids[..] } {
+            let path = if of_a_device {
+                template.replace("{device_id}", bad)
+            } else if template.contains("{user_id}") {
                 world.path(&template.replace("{user_id}", bad))
             } else {
                 template.replace("{id}", bad)
@@ -224,6 +232,14 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
         cases.push((post(&messages, body), 400, "invalid_body"));
     }
 
+    let many_mentions = json!({"client_message_id": "one", "content": "x", "mentions": many[..101]});
+    cases.push((post(&messages, many_mentions), 400, "invalid_field"));
+    for mentions in [json!("all"), json!(["x"]), json!([null]), json!(null)] {
+        let body = json!({"client_message_id": "one", "content": "x", "mentions": mentions});
+        cases.push((post(&messages, body), 400, "invalid_body"));
+    }
+    cases.extend(of_devices_and_wishes(channel));
+
     for (seq, code) in [
         (json!(-1), "invalid_field"),
         (json!(1_000), "beyond_end"),
@@ -246,6 +262,7 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
 
     for device in ["", "a b", "ü", &long] {
         cases.push((post("/v1/connect", json!({"device_id": device})), 400, "invalid_body"));
+        cases.push((post("/v1/sync", json!({"device_id": device})), 400, "invalid_body"));
     }
     cases.push((get("/v1/nothing".into()), 404, "no_such_path"));
     cases.push(((Method::DELETE, "/v1/me".into(), Value::Null), 405, "method_not_allowed"));
@@ -262,6 +279,56 @@ async fn every_bad_value_of_every_body_and_query_is_named() -> Result<()> {
     // Nothing of it was stored: the channel holds its first entry only.
     assert_eq!(world.me.client().channel(channel).await?.last_seq, Seq(1));
     world.stack.stop().await
+}
+
+type Case = ((Method, String, Value), u16, &'static str);
+
+fn of_devices_and_wishes(channel: ChannelId) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let mut put = |path: &str, body, code| cases.push(((Method::PUT, path.to_owned(), body), 400, code));
+    let device = |platform: Value, kind: Value, value: Value| json!({"platform": platform, "push": {"kind": kind, "value": value}});
+    let phone = "/v1/devices/phone";
+    for token in ["", "a b", "ü", "a\u{0}", "line\n", &"x".repeat(513)] {
+        put(phone, device(json!("web"), json!("token"), json!(token)), "invalid_field");
+    }
+    for (platform, kind, value) in [
+        (json!("symbian"), json!("token"), json!("x")),
+        (json!("Web"), json!("token"), json!("x")),
+        (json!("web"), json!("apns"), json!("x")),
+        (json!("web"), json!(null), json!("x")),
+        (json!("web"), json!("fid"), json!(1)),
+    ] {
+        put(phone, device(platform, kind, value), "invalid_body");
+    }
+    for owned in ["user_id", "created_at", "last_seen_at", "login_id", "device_id"] {
+        let mut body = device(json!("web"), json!("token"), json!("x"));
+        body[owned] = json!("x");
+        put(phone, body, "invalid_body");
+    }
+
+    let wishes = format!("/v1/channels/{channel}/notifications");
+    for level in [json!("some"), json!("ALL"), json!(null), json!(1)] {
+        put(&wishes, json!({"level": level}), "invalid_body");
+    }
+    put(&wishes, json!({"mute_until": null}), "invalid_body");
+    for time in ["", "tomorrow", "2026-11-22", "2026-11-22T09:30:00", "1763804400"] {
+        put(&wishes, json!({"level": "all", "mute_until": time}), "invalid_field");
+    }
+    put(&wishes, json!({"level": "all", "mute_until": 1_763_804_400}), "invalid_body");
+
+    let quiet = "/v1/me/quiet-hours";
+    let hours = |from: &str, to: &str, zone: &str| json!({"from": from, "to": to, "time_zone": zone});
+    for time in ["", "7:00", "24:00", "07:60", "07:00:00", "noon"] {
+        put(quiet, hours(time, "08:00", "UTC"), "invalid_field");
+        put(quiet, hours("08:00", time, "UTC"), "invalid_field");
+    }
+    put(quiet, hours("08:00", "08:00", "UTC"), "invalid_field");
+    for zone in ["", "Mars/Phobos", "+02:00", "../../etc/passwd", &"x".repeat(65)] {
+        put(quiet, hours("22:00", "07:00", zone), "invalid_field");
+    }
+    put(quiet, json!({"from": "22:00", "to": "07:00"}), "invalid_body");
+    put(quiet, json!({"from": 22, "to": 7, "time_zone": "UTC"}), "invalid_body");
+    cases
 }
 
 fn brief(body: &Value) -> String {
@@ -313,6 +380,16 @@ fn any_json() -> impl Strategy<Value = Value> {
                 "refresh_token",
                 "role",
                 "display_name",
+                "platform",
+                "push",
+                "kind",
+                "value",
+                "level",
+                "mute_until",
+                "from",
+                "to",
+                "time_zone",
+                "mentions",
             ])
             .prop_map(str::to_owned),
         ];

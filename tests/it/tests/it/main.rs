@@ -7,6 +7,7 @@ mod binary;
 mod channels;
 mod connect;
 mod delivery;
+mod devices;
 mod fan_out;
 mod follow;
 mod limits;

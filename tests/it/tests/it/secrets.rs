@@ -16,6 +16,7 @@ const DATABASE_PASSWORD: &str = "database-hunter2";
 const REDIS_PASSWORD: &str = "redis-hunter2";
 const PASSWORD: &str = "alices own secret horse";
 const WRONG_PASSWORD: &str = "what mallory guesses";
+const PUSH_TOKEN: &str = "cGhvbmU:APA91bH-hunter2";
 const TEXT: &str = "meet me at the pier at nine";
 const REFUSED_TEXT: &str = "this was never accepted";
 
@@ -55,6 +56,11 @@ async fn conversation(http: &str) -> Result<Secrets> {
     };
     timeout(DEADLINE, arrived).await.context("the message")??;
 
+    alice.put_device(&device, "android", "token", PUSH_TOKEN).await?;
+    alice.put_device(&device, "android", PUSH_TOKEN, PUSH_TOKEN).await.expect_err("no such kind");
+    alice.put_device(&device, "android", "token", &format!("{PUSH_TOKEN} ")).await.expect_err("no visible character");
+    assert!(!format!("{:?}", alice.devices().await?).contains(PUSH_TOKEN));
+
     let messages = format!("/v1/channels/{channel}/messages");
     for bad in [
         json!({"client_message_id": REFUSED_TEXT, "content": TEXT}),
@@ -78,6 +84,7 @@ async fn conversation(http: &str) -> Result<Secrets> {
         ("refresh token", login.refresh_token),
         ("second refresh token", again.refresh_token),
         ("ticket", signature(&ticket)),
+        ("push token", PUSH_TOKEN.to_owned()),
         ("text", TEXT.to_owned()),
         ("refused text", REFUSED_TEXT.to_owned()),
         ("password hash", "$argon2id$".to_owned()),

@@ -130,6 +130,7 @@ impl Scene {
             content: "\"hello\"".to_owned(),
             body_hash: [1; 32],
             no_push: false,
+            mentions: Vec::new(),
             message_id: MessageId::new(),
             created_at_ms: 0,
         }
