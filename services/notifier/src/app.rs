@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     counters::{self, Counters},
-    provider::Provider,
+    provider::{LONGEST_SEND, Provider},
     rules::{Rules, forget_ms},
     settle, sweep,
     wake::Wake,
@@ -21,7 +21,7 @@ use uuid::Uuid;
 /// Settled rows that wait to be written.
 const QUEUE: usize = 1_024;
 /// How long a stop waits for pushes under way: a little more than a provider may take.
-const PATIENCE: Duration = Duration::from_secs(17);
+const PATIENCE: Duration = LONGEST_SEND.saturating_add(Duration::from_secs(2));
 
 /// What a notifier works with.
 pub struct Dependencies {

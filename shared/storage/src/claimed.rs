@@ -15,7 +15,8 @@ use crate::{
 };
 use sea_orm::{
     ActiveValue::Set,
-    ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
+    QuerySelect,
     sea_query::{
         CommonTableExpression, Expr, ExprTrait, LockBehavior, LockType, OnConflict, Order, Query, SelectStatement,
         UpdateStatement,
@@ -28,6 +29,8 @@ use std::{
 use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
 use uuid::Uuid;
 
+/// Outcomes of one message that are told at once.
+const MOST_OUTCOMES: u64 = 100_000;
 /// How long a claim lives. A push ends earlier, by its provider's deadline.
 pub(crate) const LEASE_MS: i64 = 30_000;
 
@@ -121,6 +124,32 @@ impl Storage {
     pub async fn next_notification_ms(&self) -> Result<Option<i64>> {
         let soonest = self.read_one::<Soonest>(&soonest(self.reader.get_database_backend())).await?;
         Ok(soonest.and_then(|soonest| soonest.in_ms))
+    }
+
+    /// What became of the pushes for a message: those that were for it, or for it and others before or after it. In no
+    /// order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn push_outcomes(&self, channel: ChannelId, seq: Seq) -> Result<Vec<Outcome>> {
+        use push_outcomes::Column::{AfterSeq, ChannelId as Channel, Seq as UpTo};
+        let of_message = push_outcomes::Entity::find()
+            .filter(Channel.eq(channel))
+            .filter(UpTo.gte(seq))
+            .filter(AfterSeq.lt(seq))
+            .limit(MOST_OUTCOMES);
+        let rows = self.reach(async { Ok(of_message.all(&self.reader).await?) }).await?;
+        let outcome = |row: push_outcomes::Model| Outcome {
+            user: row.user_id,
+            device: row.device_id,
+            channel: row.channel_id,
+            after_seq: row.after_seq,
+            seq: row.seq,
+            outcome: row.outcome,
+            answer: row.answer,
+            tries: row.tries,
+        };
+        Ok(rows.into_iter().map(outcome).collect())
     }
 
     /// Settles claimed rows, and notes what became of the pushes. A row that is somebody else's by now is left alone;

@@ -13,6 +13,7 @@ mod follow;
 mod limits;
 mod load;
 mod metrics;
+mod notifier;
 mod notifier_fcm;
 mod people;
 mod processes;

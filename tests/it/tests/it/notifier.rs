@@ -165,11 +165,12 @@ async fn a_push_that_is_called_wrong_is_given_up_and_blocks_nobody() -> Result<(
     let channel = scene.stack.channel(&[&alice, &bob, &carol]).await?;
     scene.register(&bob, "android", "ok-bob").await?;
     scene.register(&carol, "android", "ok-carol").await?;
-    let wrong = r#"{"error":{"code":400,"message":"Request contains an invalid argument.","status":"INVALID_ARGUMENT"}}"#;
+    let wrong =
+        r#"{"error":{"code":400,"message":"Request contains an invalid argument.","status":"INVALID_ARGUMENT"}}"#;
     scene.fake.script("ok-bob", Behaviour::Other { status: 400, body: wrong.to_owned() }, 1);
     let sent = alice.send(channel, "hello").await?;
     scene.pushed("ok-carol", sent.seq).await;
-    let dead = async || Ok(scene.stack.storage().notification_letters(true, None, 10).await?);
+    let dead = async || scene.stack.storage().notification_letters(true, None, 10).await;
     eventually("it is given up", async || Ok(dead().await?.len() == 1)).await?;
     assert_eq!(bob.client().devices().await?.len(), 1, "the token is not to blame");
     assert_eq!(scene.stack.storage().retry_all_dead_notifications().await?, 1);

@@ -18,8 +18,7 @@ fn clock(hours: u64) -> String {
 async fn levels_mutes_mentions_quiet_hours_and_no_push_are_held_to() -> Result<()> {
     let scene = Scene::processes(1).await?;
     let names = ["alice", "none", "mentioned", "unmentioned", "muted", "quiet", "away"];
-    let people @ [alice, none, mentioned, unmentioned, muted, quiet, away] =
-        &scene.stack.sign_up_all(names).await?;
+    let people @ [alice, none, mentioned, unmentioned, muted, quiet, away] = &scene.stack.sign_up_all(names).await?;
     let all: Vec<_> = people.iter().collect();
     let channel = scene.stack.channel(&all).await?;
     for person in &all[1..] {
