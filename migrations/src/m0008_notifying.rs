@@ -32,6 +32,8 @@ impl MigrationTrait for Migration {
             .col(big_integer("max_seq"))
             // Up to where the present walk notifies; 0 between walks.
             .col(big_integer("walk_seq").default(0))
+            // Up to where the last walk that came to its end notified.
+            .col(big_integer("walked_seq").default(0))
             .col(uuid_null("after_user_id"))
             // The greatest BIGINT when there is nothing to do.
             .col(big_integer("not_before"))
@@ -144,7 +146,8 @@ async fn add_columns(schema: &SchemaManager<'_>) -> Result<(), DbErr> {
 
 async fn add_indexes(schema: &SchemaManager<'_>) -> Result<(), DbErr> {
     let mut due = Index::create();
-    due.name("ix_notifications_due").table("notifications").col("not_before").col("user_id").col("channel_id");
+    // Also finds the dead ones, and of those that were sent the oldest.
+    due.name("ix_notifications_due").table("notifications").col("not_before").col("claim_until").col("sent_at");
     schema.create_index(due).await?;
     let mut of_login = Index::create();
     of_login.name("ix_devices_login").table("devices").col("login_id");

@@ -22,7 +22,6 @@ use crate::{
     send::FanOut,
     store::Store,
     takeover::{SharedSchedule, Takeover},
-    vital::Vital,
     wake::Waker,
     writer::{Stored, WriterTask, writer},
 };
@@ -34,7 +33,7 @@ use tokio::{
     time::timeout,
 };
 use touchline_auth::Passwords;
-use touchline_mesh::Shutdown;
+use touchline_mesh::{Shutdown, Vital};
 use touchline_registry::{Directory, Placement};
 
 /// Committed messages between the writer and the fan-out.

@@ -46,7 +46,6 @@ mod sync;
 mod takeover;
 mod trace;
 mod users;
-mod vital;
 mod wake;
 mod wishes;
 mod writer;
@@ -54,7 +53,7 @@ mod writer;
 pub use app::{App, build};
 pub use config::Config;
 pub use routes::openapi;
-pub use vital::Failed;
+pub use touchline_mesh::Failed;
 
 /// The rules of the fan-out, for the simulator to drive without I/O.
 #[cfg(feature = "simulation")]

@@ -4,7 +4,7 @@ use crate::{
     Api, channels, connect, devices,
     error::Error,
     extract::{BODY_LIMIT, URL_LIMIT},
-    history, limits, logins, members, quiet, send, sync, trace, users, vital, wishes,
+    history, limits, logins, members, quiet, send, sync, trace, users, wishes,
 };
 use axum::{
     Router,
@@ -132,7 +132,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
     if panic.is::<crate::failpoints::Cut>() {
         std::panic::resume_unwind(panic);
     }
-    Error::Internal(format!("panic: {}", vital::what(panic.as_ref()))).into_response()
+    Error::Internal(format!("panic: {}", touchline_mesh::vital::what(panic.as_ref()))).into_response()
 }
 
 /// Ready means: the database answers. Not the registry: without it sends go on, as broadcasts, and taking every api out

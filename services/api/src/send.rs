@@ -15,7 +15,6 @@ use crate::{
     lanes::Lanes,
     resolve::{Due, Group, resolve},
     trace::Traceparent,
-    vital,
     writer::{Receipt, Stored},
 };
 use aws_lc_rs::digest;
@@ -201,7 +200,10 @@ impl FanOut {
             let message = match catch_unwind(push) {
                 Ok(message) => message,
                 Err(panic) => {
-                    tracing::error!(panic = vital::what(panic.as_ref()), "a message could not be pushed");
+                    tracing::error!(
+                        panic = touchline_mesh::vital::what(panic.as_ref()),
+                        "a message could not be pushed"
+                    );
                     continue;
                 }
             };

@@ -8,9 +8,10 @@ use crate::{
     service_account::ServiceAccount,
     token_call::{Failure, Grant, Issuer},
 };
+use futures_util::FutureExt as _;
 use http::HeaderValue;
 use rand::Rng as _;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use touchline_mesh::Shutdown;
 
@@ -25,6 +26,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
 /// …and if it refused us.
 const AGAIN_WHEN_REFUSED: Duration = Duration::from_secs(60);
+
+/// What is wrong with a token that FCM refused, until there is another.
+const REFUSED: &str = "FCM refused the access token; another one is asked for";
 
 /// A token that was good when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl AccessTokens {
         let (write, state) = watch::channel(State::default());
         let (refused, told) = watch::channel(0);
         let keeper = Keeper { account, path, in_clear, issuer, metrics, write, told, number: 0 };
-        life.spawn_until_stop(keeper.run());
+        life.spawn_until_stop(keeper.run_forever());
         Self { state, refused }
     }
 
@@ -77,6 +81,7 @@ impl AccessTokens {
     pub(crate) fn current(&self) -> Result<AccessToken, String> {
         let state = self.state.borrow();
         match &state.token {
+            Some(token) if token.number <= *self.refused.borrow() => Err(REFUSED.into()),
             Some(token) if Instant::now() < token.expires => Ok(token.clone()),
             _ => Err(state.trouble.clone().unwrap_or_else(|| "the first access token is on its way".into())),
         }
@@ -127,7 +132,18 @@ struct Keeper<I> {
 }
 
 impl<I: Issuer> Keeper<I> {
-    async fn run(mut self) {
+    /// The task is vital: without it pushes would end with the present token, and nobody would know why.
+    async fn run_forever(mut self) {
+        // What a panic may leave behind is an older token or an older trouble: both were true once.
+        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
+            self.metrics.token_refreshed("failed");
+            tracing::error!("the task that keeps the access token panicked, which is a bug: it begins anew");
+            self.trouble("the task that asks for access tokens failed".into());
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn run(&mut self) {
         let mut again = AGAIN;
         loop {
             match self.issuer.ask(&self.account).await {
@@ -194,7 +210,7 @@ impl<I: Issuer> Keeper<I> {
                     tracing::warn!("FCM refuses the access token before its end");
                     self.write.send_modify(|state| {
                         state.token = None;
-                        state.trouble = Some("FCM refused the access token; another one is asked for".into());
+                        state.trouble = Some(REFUSED.into());
                     });
                     if or_refused {
                         return;

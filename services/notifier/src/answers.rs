@@ -30,10 +30,12 @@ pub enum Effect {
     Failing,
     /// The access token is not good any more: take another and send once more.
     AnotherToken,
-    /// The service's own key for this platform is wrong.
+    /// The service's own key for this platform is wrong, or this device registered under another one.
     PlatformKey,
     /// No push can succeed before an operator mends something.
     Shut(Cause),
+    /// Nothing is known of the service: the push did not get as far as its answer.
+    Unknown,
 }
 
 /// One answer of FCM.

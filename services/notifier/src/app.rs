@@ -6,6 +6,7 @@ use crate::{
     provider::{LONGEST_SEND, Provider},
     rules::{Rules, forget_ms},
     settle, sweep,
+    under_way::UnderWay,
     wake::Wake,
     walk,
     work::Desk,
@@ -13,10 +14,9 @@ use crate::{
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 use tonic::{server::NamedService as _, service::Routes};
-use touchline_mesh::{Shutdown, server::GrpcListener};
+use touchline_mesh::{Failed, Shutdown, Vital, server::GrpcListener};
 use touchline_proto::notify::notify_service_server::NotifyServiceServer;
 use touchline_storage::Storage;
-use uuid::Uuid;
 
 /// Settled rows that wait to be written.
 const QUEUE: usize = 1_024;
@@ -45,9 +45,9 @@ pub enum Error {
     /// The gRPC server failed.
     #[error("the gRPC server failed: {0}")]
     Grpc(#[from] tonic::transport::Error),
-    /// A task without which nobody is notified has ended.
-    #[error("the notifier's {0} has ended")]
-    Task(&'static str),
+    /// A task without which nobody is notified panicked.
+    #[error(transparent)]
+    Failed(#[from] Failed),
 }
 
 /// A built notifier, bound and not yet serving.
@@ -71,7 +71,7 @@ pub fn build(config: &Config, dependencies: Dependencies) -> Result<App, Error> 
         storage,
         provider,
         rules: Rules::from(config),
-        owner: Uuid::now_v7(),
+        under_way: UnderWay::default(),
         woken: Arc::clone(&woken),
         counters: Counters::default(),
     };
@@ -91,15 +91,19 @@ impl App {
     /// When it ended by itself.
     pub async fn run(self, shutdown: &Shutdown) -> Result<(), Error> {
         let Self { desk, grpc, woken, forget_ms } = self;
-        let (sending, serving) = (Shutdown::new(), Shutdown::new());
+        let (vital, sending, serving) = (Vital::default(), Shutdown::new(), Shutdown::new());
         let (done, settled) = mpsc::channel(QUEUE);
         let storage = desk.storage.clone();
-        let settler = sending.spawn(settle::run(storage.clone(), desk.owner, settled));
-        let mut work = sending.spawn(Arc::clone(&desk).work(done, sending.clone()));
-        let mut walks = sending.spawn(walk::run(Arc::clone(&desk), sending.clone()));
-        serving.spawn_until_stop(counters::watch_rows(storage.clone()));
-        serving.spawn_until_stop(sweep::run(storage.clone(), forget_ms));
-        serving.spawn_until_stop(async move { storage.look_forever().await });
+        let settler = {
+            let (desk, storage) = (Arc::clone(&desk), storage.clone());
+            let run = async move { settle::run(storage, &desk.under_way, settled).await };
+            vital.spawn(&sending, "settler", run)
+        };
+        vital.spawn(&sending, "work", Arc::clone(&desk).work(done, sending.clone()));
+        let walks = vital.spawn(&sending, "walks", walk::run(Arc::clone(&desk), sending.clone()));
+        vital.spawn(&serving, "counters", counters::watch_rows(storage.clone()));
+        vital.spawn(&serving, "sweeper", sweep::run(storage.clone(), forget_ms));
+        vital.spawn(&serving, "database's probe", async move { storage.look_forever().await });
 
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(NotifyServiceServer::<Wake>::NAME, tonic_health::ServingStatus::Serving).await;
@@ -110,21 +114,21 @@ impl App {
 
         let ended = tokio::select! {
             () = shutdown.stopping() => Ok(()),
-            _ = &mut work => Err(Error::Task("work")),
-            _ = &mut walks => Err(Error::Task("walks")),
+            () = vital.failed() => Ok(()),
             served = &mut server => match served {
                 Ok(Some(Err(error))) => Err(error.into()),
-                _ => Err(Error::Task("gRPC server")),
+                _ => Ok(()),
             },
         };
-        drop(desk);
         sending.stop();
-        let finish = async {
-            // The settler ends when nobody is left to settle.
-            let _ = settler.await;
-        };
+        // The settler ends when nobody is left to settle.
+        let finish = async { tokio::join!(walks, settler) };
         tokio::select! {
-            _ = tokio::time::timeout(PATIENCE, finish) => {}
+            finished = tokio::time::timeout(PATIENCE, finish) => {
+                if finished.is_err() {
+                    tracing::warn!("not everything was finished in time: it is sent again when its claims have ended");
+                }
+            }
             () = shutdown.stopping_now() => {}
         }
         for life in [&sending, &serving] {
@@ -132,6 +136,6 @@ impl App {
             life.wait(Duration::ZERO).await;
         }
         tracing::info!("the notifier has ended");
-        ended
+        vital.first().map_or(ended, |failed| Err(failed.into()))
     }
 }

@@ -22,6 +22,10 @@ pub(crate) enum Decision {
     Wait(i64),
     /// Send to each of these devices.
     Send(Vec<Push>),
+    /// Nothing now: the database is away, or it took too long to ask it.
+    Release,
+    /// What is known about this one cannot be read.
+    Fail,
 }
 
 /// Why somebody is not notified.
@@ -85,9 +89,15 @@ pub(crate) fn decide(
     if devices.is_empty() {
         return Decision::Drop(Why::Settled);
     }
-    let expires_ms = row.noted_at + i64::try_from(rules.ttl.as_millis()).unwrap_or(i64::MAX / 2);
+    // An api of an older version does not say when.
+    let noted_ms = if row.noted_at == 0 { now_ms } else { row.noted_at };
+    let expires_ms = noted_ms.saturating_add(i64::try_from(rules.ttl.as_millis()).unwrap_or(i64::MAX));
     if let Some(end_ms) = recipient.quiet.as_ref().and_then(|hours| quiet_until(hours, now_ms)) {
-        return if end_ms < expires_ms { Decision::Wait(end_ms - now_ms) } else { Decision::Expire(devices) };
+        return if end_ms < expires_ms {
+            Decision::Wait(end_ms.saturating_sub(now_ms))
+        } else {
+            Decision::Expire(devices)
+        };
     }
     if expires_ms <= now_ms {
         return Decision::Expire(devices);
@@ -104,7 +114,7 @@ fn push(
     expires_ms: i64,
 ) -> Push {
     // Some of what was missed may have been acked since.
-    let behind = row.max_seq.0 - recipient.held_seq.0;
+    let behind = row.max_seq.0.saturating_sub(recipient.held_seq.0);
     let positive = |number: i64| u64::try_from(number).unwrap_or_default();
     Push {
         user: device.user_id,

@@ -7,12 +7,12 @@ use crate::{
 use futures_util::future::join_all;
 use std::{cmp::max, time::Duration};
 use touchline_ids::Seq;
-use touchline_storage::{Notification, Outcome, PushOutcome, Then};
+use touchline_storage::{KnownToken, Notification, Outcome, PushOutcome, Then};
 
 /// Bytes of a provider's answer that are kept.
 const ANSWER_BYTES: usize = 255;
-/// When some devices have their push and the provider takes no more.
-const SOON: Duration = Duration::from_secs(1);
+/// When some devices have their push and the provider takes no more: not before those may have another one.
+const SOON: Duration = Duration::from_secs(3);
 
 /// What came of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub(crate) struct Delivered {
     pub(crate) void: Vec<Push>,
     /// Pushes whose token is another sender's.
     pub(crate) suspect: Vec<Push>,
+    /// Tokens that were suspect, and are ours after all.
+    pub(crate) trusted: Vec<KnownToken>,
+}
+
+impl Delivered {
+    /// Nothing was sent.
+    pub(crate) fn nothing(then: Then) -> Self {
+        Self { then, outcomes: vec![], void: vec![], suspect: vec![], trusted: vec![] }
+    }
 }
 
 /// Sends to all devices at once.
@@ -47,7 +56,7 @@ fn sum_up(
     answered: Vec<(Push, Answer)>,
     mut wait: impl FnMut(Option<Duration>) -> Duration,
 ) -> Delivered {
-    let mut delivered = Delivered { then: Then::Dropped, outcomes: vec![], void: vec![], suspect: vec![] };
+    let mut delivered = Delivered::nothing(Then::Dropped);
     let (mut accepted, mut refused, mut stopped) = (false, false, false);
     let mut again: Option<Duration> = None;
     for (push, answer) in answered {

@@ -1,7 +1,8 @@
 //! Firebase Cloud Messaging, HTTP v1: one request per push, over a few HTTP/2 connections.
 //!
-//! A push passes, in this order: its device's limit, the access token, the circuit, its platform's circuit, the pace,
-//! a free stream. What its answer means stands in [`crate::answers`].
+//! A push waits for its place in the pace and a free stream. Then it passes, without waiting: the access token, the
+//! circuit, its platform's circuit, its device's limit. So nothing goes out after a circuit opened, and the limit counts
+//! what goes out. What its answer means stands in [`crate::answers`].
 //!
 //! What happens on the way there: a request that the server says it has not processed (GOAWAY without an error and a
 //! lower last stream, `REFUSED_STREAM`) is sent again by reqwest, twice at most; one that was not yet written when its
@@ -27,6 +28,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use connections::{Connections, Slot};
+use platforms::{PlatformPass, Platforms};
 use reqwest::{Url, header};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -34,9 +36,9 @@ use std::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use touchline_mesh::Shutdown;
-use touchline_storage::Platform;
 
 mod connections;
+mod platforms;
 
 /// How long a push may take from its first byte to its answer's last, a second try with another access token included.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -45,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const _: () = assert!(PATIENCE.as_secs() + DEADLINE.as_secs() <= LONGEST_SEND.as_secs());
 /// [`Provider::ready`] promises what can go out within this time, so that pushes hardly wait once they are claimed.
 const SOON: Duration = Duration::from_millis(500);
+/// When a push to a platform that is stopped is tried again: a probe goes there about as often.
+const PLATFORM_WAIT: Duration = Duration::from_secs(60);
 /// FCM's answers are small.
 const MOST_BYTES: usize = 16 * 1024;
 
@@ -61,22 +65,11 @@ pub(crate) struct Fcm {
     metrics: Arc<Metrics>,
 }
 
-/// A circuit for each platform: FCM has a key of its own for each.
-#[derive(Debug)]
-struct Platforms {
-    android: Switch,
-    ios: Switch,
-    web: Switch,
-}
-
-impl Platforms {
-    fn of(&self, platform: Platform) -> &Switch {
-        match platform {
-            Platform::Android => &self.android,
-            Platform::Ios => &self.ios,
-            Platform::Web => &self.web,
-        }
-    }
+/// What a push is sent with.
+struct Admission<'a> {
+    token: AccessToken,
+    pass: Pass<'a>,
+    platform: PlatformPass<'a>,
 }
 
 impl Fcm {
@@ -98,13 +91,12 @@ impl Fcm {
         let devices = Arc::new(PerDevice::default());
         let swept = Arc::clone(&devices);
         life.spawn_until_stop(async move { swept.sweep_forever().await });
-        let switch = || Switch::new(Arc::clone(&metrics));
         Ok(Self {
             url,
             connections,
             tokens,
-            circuit: switch(),
-            platforms: Platforms { android: switch(), ios: switch(), web: switch() },
+            circuit: Switch::new(Arc::clone(&metrics)),
+            platforms: Platforms::new(&metrics),
             pace: Mutex::new(Pace::new(config.rate, Instant::now())),
             devices,
             metrics,
@@ -117,39 +109,41 @@ impl Fcm {
     }
 
     async fn attempt(&self, push: &Push) -> Answer {
-        if let Err(wait) = self.devices.check(push.user, &push.device) {
-            return Answer::Later { after: Some(wait), why: "the device got as many as it may".into() };
+        if let Err(answer) = self.look(push) {
+            return answer;
         }
-        let token = match self.tokens.current() {
-            Ok(token) => token,
-            Err(why) => return Answer::Stopped { why },
-        };
-        let pass = match self.circuit.admit() {
-            Ok(pass) => pass,
-            Err(cause) => return Answer::Stopped { why: cause.to_string() },
-        };
-        let platform = match self.platforms.of(push.platform).admit() {
-            Ok(pass) => pass,
-            Err(cause) => return Answer::PlatformRefused { why: cause.to_string() },
-        };
         let Some(slot) = self.turn().await else {
             return Answer::Stopped { why: "no stream was free in time".into() };
+        };
+        let Admission { token, pass, platform } = match self.admit(push) {
+            Ok(admission) => admission,
+            Err(answer) => return answer,
         };
         let body = message::compose(push, SystemTime::now());
         let verdict = timeout(DEADLINE, self.exchange(&slot, token, body)).await.unwrap_or_else(|_| Verdict {
             answer: Answer::Later { after: None, why: "no answer in time".into() },
             effect: Effect::Failing,
         });
-        match (verdict.effect, &verdict.answer) {
-            (Effect::PlatformKey, Answer::PlatformRefused { why }) => {
-                platform.end(Outcome::Shut(Cause::PlatformKey(push.platform)), why);
-            }
-            (_, Answer::Accepted { .. }) => drop(platform.end(Outcome::Well, "")),
-            // It says nothing about the platform's key.
-            _ => drop(platform),
-        }
+        platform.end(push, &verdict.answer);
         self.heed(&verdict, pass);
         verdict.answer
+    }
+
+    /// What cannot go out now takes no place in the pace, and waits for no stream.
+    fn look(&self, push: &Push) -> Result<(), Answer> {
+        self.tokens.current().map_err(|why| Answer::Stopped { why })?;
+        self.circuit.look().map_err(stopped)?;
+        self.platforms.look(push.platform).map_err(platform_stopped)
+    }
+
+    /// The last look before the push goes out: a circuit may have opened while it waited.
+    fn admit(&self, push: &Push) -> Result<Admission<'_>, Answer> {
+        let token = self.tokens.current().map_err(|why| Answer::Stopped { why })?;
+        let pass = self.circuit.admit().map_err(stopped)?;
+        let platform = self.platforms.admit(push.platform).map_err(platform_stopped)?;
+        let too_many = |wait| Answer::Later { after: Some(wait), why: "the device got as many as it may".into() };
+        self.devices.check(push.user, &push.device).map_err(too_many)?;
+        Ok(Admission { token, pass, platform })
     }
 
     /// Waits for the push's place in the pace, and for a stream.
@@ -171,7 +165,7 @@ impl Fcm {
             Ok(token) => self.post(slot, &token, body).await,
             Err(_) => Verdict {
                 answer: Answer::Stopped { why: "FCM refused the access token, and no other one came in time".into() },
-                effect: Effect::Fine,
+                effect: Effect::Unknown,
             },
         }
     }
@@ -208,6 +202,8 @@ impl Fcm {
             // It was replaced, and the new one is refused as well.
             Effect::AnotherToken => Outcome::Shut(Cause::Credentials),
             Effect::Shut(cause) => Outcome::Shut(cause),
+            // If it was a probe, the next push is one.
+            Effect::Unknown => return drop(pass),
         };
         let now = Instant::now();
         if let Some(Turn::Closed(_)) = pass.end(outcome, why) {
@@ -227,6 +223,15 @@ impl Fcm {
             tracing::warn!(fcm.rate = rate, fcm.answer = why, "FCM says that it is too much: slower");
         }
     }
+}
+
+fn stopped(cause: Cause) -> Answer {
+    Answer::Stopped { why: cause.to_string() }
+}
+
+/// Not [`Answer::Stopped`]: pushes to other platforms go on.
+fn platform_stopped(cause: Cause) -> Answer {
+    Answer::Later { after: Some(PLATFORM_WAIT), why: cause.to_string() }
 }
 
 #[async_trait]

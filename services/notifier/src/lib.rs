@@ -35,6 +35,7 @@ mod settle;
 mod sweep;
 mod switch;
 mod token_call;
+mod under_way;
 mod wake;
 mod walk;
 mod webhook;

@@ -81,7 +81,8 @@ pub enum Answer {
         /// What the provider said.
         why: String,
     },
-    /// The provider cannot reach this platform, because its key for it is wrong: sending again is no use.
+    /// The provider was asked and cannot reach this device, because its key for the platform is wrong or not the one that
+    /// the device registered under: sending again is no use.
     PlatformRefused {
         /// What the provider said.
         why: String,

@@ -14,20 +14,40 @@ const MENTIONS_MS: i64 = 30 * DAY_MS;
 const SUSPECT_MS: i64 = 14 * DAY_MS;
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
-/// Sweeps for ever.
+/// What is swept.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Outcomes,
+    Notifications,
+    Devices,
+    Mentions,
+}
+
+/// Sweeps for ever. What goes wrong with one kind keeps no other kind.
 pub(crate) async fn run(storage: Storage, forget_ms: i64) {
     loop {
-        if let Err(error) = sweep(&storage, forget_ms).await {
-            tracing::warn!(%error, "not swept, again later");
+        let now_ms = clock::now_ms();
+        for kind in [Kind::Outcomes, Kind::Notifications, Kind::Devices, Kind::Mentions] {
+            loop {
+                match portion(&storage, kind, now_ms, forget_ms).await {
+                    Ok(PORTION..) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(?kind, %error, "not swept, again later");
+                        break;
+                    }
+                }
+            }
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn sweep(storage: &Storage, forget_ms: i64) -> touchline_storage::Result<()> {
-    while storage.sweep_notifications(PORTION).await? >= PORTION {}
-    let now_ms = clock::now_ms();
-    while storage.sweep_devices(now_ms - forget_ms, now_ms - SUSPECT_MS, PORTION).await? >= PORTION {}
-    while storage.sweep_mentions(now_ms - MENTIONS_MS, PORTION).await? >= PORTION {}
-    Ok(())
+async fn portion(storage: &Storage, kind: Kind, now_ms: i64, forget_ms: i64) -> touchline_storage::Result<u64> {
+    match kind {
+        Kind::Outcomes => storage.sweep_outcomes(PORTION).await,
+        Kind::Notifications => storage.sweep_notifications(PORTION).await,
+        Kind::Devices => storage.sweep_devices(now_ms - forget_ms, now_ms - SUSPECT_MS, PORTION).await,
+        Kind::Mentions => storage.sweep_mentions(now_ms - MENTIONS_MS, PORTION).await,
+    }
 }

@@ -40,6 +40,14 @@ impl Switch {
         }
     }
 
+    /// Whether a push could go through now. Lets none through.
+    pub(crate) fn look(&self) -> Result<(), Cause> {
+        match self.lock().look(Instant::now()) {
+            State::Closed | State::ProbeDue => Ok(()),
+            State::Open(cause, _) => Err(cause),
+        }
+    }
+
     /// Lets one push through, if it may be sent.
     pub(crate) fn admit(&self) -> Result<Pass<'_>, Cause> {
         let probe = self.lock().admit(Instant::now())?;
@@ -91,6 +99,11 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Whether the circuit is open, and this push finds out whether it should be.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe
+    }
+
     /// Says how the push ended; `why` goes into the alarm.
     pub(crate) fn end(mut self, outcome: Outcome, why: &str) -> Option<Turn> {
         self.ended = true;

@@ -1,15 +1,15 @@
 //! Notifying the members of large channels: one walk at a time over those who have not acked, page by page.
 
 use crate::{
-    clock,
     deliver::Delivered,
-    settle::forget_tokens,
+    settle::note_tokens,
     work::{Checked, Desk},
 };
 use futures_util::{StreamExt as _, stream};
 use std::{sync::Arc, time::Duration};
 use touchline_mesh::Shutdown;
 use touchline_storage::{Later, Notification, Page, Then, Unreached, Walk};
+use uuid::Uuid;
 
 /// Members of one page: what is sent again when a notifier dies at it.
 const PAGE: u64 = 200;
@@ -21,64 +21,67 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Walks until the stop; a page that was begun is finished.
 pub(crate) async fn run(desk: Arc<Desk>, life: Shutdown) {
     let mut stopping = std::pin::pin!(life.stopping());
-    loop {
-        let next = async {
-            desk.provider.ready().await;
-            desk.storage.claim_walk(desk.owner).await
-        };
-        let pause = tokio::select! {
-            () = &mut stopping => return,
-            claimed = next => match claimed {
-                Ok(Some(walk)) => walk_on(&desk, walk, &life).await.err().map(|error| {
-                    tracing::warn!(%error, "a walk stands still; it goes on when its claim has ended");
-                    RETRY
-                }),
-                Ok(None) => Some(LOOK_EVERY),
-                Err(error) => {
-                    tracing::warn!(%error, "walks were not claimed, trying again");
-                    Some(RETRY)
-                }
-            },
+    while !life.is_stopping() {
+        let claim = Uuid::now_v7();
+        let pause = match desk.storage.claim_walk(claim).await {
+            Ok(Some(walk)) => walk_on(&desk, claim, walk, &life).await.err().map(|error| {
+                tracing::warn!(%error, "a walk stands still; it goes on when its claim has ended");
+                RETRY
+            }),
+            Ok(None) => Some(LOOK_EVERY),
+            Err(error) => {
+                tracing::warn!(%error, "walks were not claimed, trying again");
+                Some(RETRY)
+            }
         };
         if let Some(pause) = pause {
             tokio::select! {
-                () = &mut stopping => return,
+                () = &mut stopping => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 }
 
-/// Page by page to the end, or to the stop: then another notifier goes on when the claim has ended.
-async fn walk_on(desk: &Desk, mut walk: Walk, life: &Shutdown) -> touchline_storage::Result<()> {
-    while !life.is_stopping() {
-        let page = desk.storage.walk_page(&walk, PAGE).await?;
+/// Page by page to the end, or to the stop: then another notifier goes on.
+async fn walk_on(desk: &Desk, claim: Uuid, mut walk: Walk, life: &Shutdown) -> touchline_storage::Result<()> {
+    loop {
+        let room = tokio::select! {
+            biased;
+            () = life.stopping() => return desk.storage.leave_walk(claim, walk.channel_id).await.map(drop),
+            room = desk.provider.ready() => room,
+        };
+        // That may have taken long: somebody else may go on by now. Only then is looked at who is to be sent what.
+        if !desk.storage.hold_walk(claim, walk.channel_id).await? {
+            return Ok(());
+        }
+        let page = desk.storage.walk_page(&walk, PAGE.min(room as u64)).await?;
         let last = page.last;
-        let later = notify(desk, &walk, page).await?;
-        desk.storage.advance_walk(desk.owner, &walk, last, &later).await?;
-        let Some(last) = last else { break };
-        walk.after_user_id = Some(last);
+        let later = notify(desk, &walk, page, room).await?;
+        if !desk.storage.advance_walk(claim, &walk, last, &later).await? || last.is_none() {
+            return Ok(());
+        }
+        walk.after_user_id = last;
     }
-    Ok(())
 }
 
-async fn notify(desk: &Desk, walk: &Walk, page: Page) -> touchline_storage::Result<Vec<Later>> {
+async fn notify(desk: &Desk, walk: &Walk, page: Page, room: usize) -> touchline_storage::Result<Vec<Later>> {
     let (waiting, now): (Vec<_>, Vec<_>) = page.unreached.into_iter().partition(|member| member.waits);
     let later_for = |user, count, after_ms, put_off| Later { user, count, after_ms, put_off };
     let mut later: Vec<_> =
         waiting.into_iter().map(|member| later_for(member.user, member.count, Some(0), false)).collect();
-    let begun_ms = clock::now_ms();
     let rows: Vec<_> = now.into_iter().map(|member| row(walk, member)).collect();
     let checked = desk.check(rows).await?;
-    let room = desk.provider.ready().await;
+    let begun_ms = checked.first().map_or(0, |checked| checked.at_ms);
     let sent: Vec<_> = stream::iter(checked).map(|checked| send(desk, checked)).buffer_unordered(room).collect().await;
-    forget_tokens(&desk.storage, sent.iter().map(|(_, delivered)| (delivered, begun_ms))).await?;
+    note_tokens(&desk.storage, sent.iter().map(|(_, delivered)| (delivered, begun_ms))).await?;
     let outcomes: Vec<_> = sent.iter().flat_map(|(_, delivered)| delivered.outcomes.iter().cloned()).collect();
     // Before the walk moves on: whoever does this page again sees by them who has it.
-    desk.storage.settle_notifications(desk.owner, &[], &outcomes).await?;
+    desk.storage.settle_notifications(&[], &outcomes).await?;
     later.extend(sent.into_iter().filter_map(|(row, delivered)| match delivered.then {
         Then::Again { after_ms, put_off } => Some(later_for(row.user_id, row.count, Some(after_ms), put_off)),
         Then::Released => Some(later_for(row.user_id, row.count, Some(0), false)),
+        Then::Failed { after_ms } => Some(later_for(row.user_id, row.count, Some(after_ms), false)),
         Then::Dead => Some(later_for(row.user_id, row.count, None, false)),
         Then::Sent | Then::Dropped => None,
     }));
@@ -91,15 +94,15 @@ fn row(walk: &Walk, member: Unreached) -> Notification {
         channel_id: walk.channel_id,
         max_seq: walk.walk_seq,
         count: member.count,
+        sent_seq: walk.walked_seq,
         noted_at: walk.noted_at,
-        // A page that is done again must see what was done.
         attempts: walk.attempts,
         tries: 0,
     }
 }
 
 async fn send(desk: &Desk, checked: Checked) -> (Notification, Delivered) {
-    let Checked { row, recipient, decision } = checked;
+    let Checked { row, recipient, decision, .. } = checked;
     let delivered = match desk.without_push(&row, recipient.as_ref(), decision) {
         Ok(delivered) => delivered,
         Err(pushes) => desk.send(&row, recipient.as_ref(), pushes).await,

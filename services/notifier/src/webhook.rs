@@ -17,7 +17,7 @@ use crate::{
 };
 use addresses::{PublicOnly, is_public};
 use async_trait::async_trait;
-use reqwest::{Client, Response, Url, header, redirect};
+use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use serde::Serialize;
 use signature::Signer;
 use std::{
@@ -174,13 +174,21 @@ async fn read(response: Response) -> (Answer, Outcome) {
     let after = retry_after(response.headers(), SystemTime::now());
     // The status counts, whatever becomes of the rest.
     let _ = bounded::body(response, MOST_BYTES).await;
+    meaning(status, after)
+}
+
+/// Only what says that this push is wrong ends it. Everything else may be the receiver's trouble of an hour: it is being
+/// deployed (404), its secret was changed (401), it moved (a redirect, which we do not follow: the operator says where
+/// pushes go).
+fn meaning(status: StatusCode, after: Option<Duration>) -> (Answer, Outcome) {
     let why = status.as_u16().to_string();
-    match status.as_u16() {
-        200..300 => (Answer::Accepted { id: why }, Outcome::Well),
-        410 => (Answer::TokenVoid { why }, Outcome::Well),
-        429 => (Answer::Later { after, why }, Outcome::Well),
-        400..500 => (Answer::Refused { why }, Outcome::Well),
-        // Also a redirect: it is the operator who says where pushes go.
+    match status {
+        _ if status.is_success() => (Answer::Accepted { id: why }, Outcome::Well),
+        StatusCode::GONE => (Answer::TokenVoid { why }, Outcome::Well),
+        StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::UNPROCESSABLE_ENTITY => (Answer::Refused { why }, Outcome::Well),
         _ => (Answer::Later { after, why }, Outcome::Failed(after)),
     }
 }

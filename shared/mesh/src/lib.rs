@@ -12,9 +12,11 @@ pub mod server;
 pub mod shutdown;
 pub mod status;
 pub mod turnstile;
+pub mod vital;
 
 pub use allowance::Allowance;
 pub use breaker::Breaker;
 pub use shutdown::Shutdown;
 pub use status::Code;
 pub use turnstile::Turnstile;
+pub use vital::{Failed, Vital};

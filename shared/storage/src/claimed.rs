@@ -1,36 +1,32 @@
 //! The notifier's work: rows whose time has come are claimed for 30 s, and settled by what became of the pushes.
 
 use crate::{
-    PushOutcome, Storage, clock,
+    Outcome, Storage, clock,
     connection::{commit, in_time},
     delivered::dropping,
-    entity::{
-        notifications::{Column, Entity},
-        push_outcomes,
-    },
+    entity::notifications::{Column, Entity},
     error::Result,
     notifications::{NEVER, SPACING_MS},
-    outbox::{DEAD, MAX_ATTEMPTS},
-    rows::{self, KEYS, VALUES},
+    outbox::DEAD,
+    outcomes,
+    rows::{self, KEYS},
 };
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
-    QuerySelect,
+    ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult,
     sea_query::{
-        CommonTableExpression, Expr, ExprTrait, LockBehavior, LockType, OnConflict, Order, Query, SelectStatement,
-        UpdateStatement,
+        CommonTableExpression, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UpdateStatement,
     },
 };
 use std::{
     cmp::min,
     collections::{BTreeMap, HashMap},
 };
-use touchline_ids::{ChannelId, DeviceId, Seq, UserId};
+use touchline_ids::{ChannelId, Seq, UserId};
 use uuid::Uuid;
 
-/// Outcomes of one message that are told at once.
-const MOST_OUTCOMES: u64 = 100_000;
+/// How often a notification is claimed without anything coming of it; then it is dead.
+pub const MAX_CLAIMS: u32 = 10;
+
 /// How long a claim lives. A push ends earlier, by its provider's deadline.
 pub(crate) const LEASE_MS: i64 = 30_000;
 
@@ -45,6 +41,8 @@ pub struct Notification {
     pub max_seq: Seq,
     /// How many messages were missed.
     pub count: i64,
+    /// Up to where a push was accepted before; 0 for nowhere.
+    pub sent_seq: Seq,
     /// When the last one was noted, Unix milliseconds by the database's clock.
     pub noted_at: i64,
     /// How often it was claimed since something came of it, this time included.
@@ -71,47 +69,47 @@ pub enum Then {
     Dead,
     /// Nothing was tried: as if it had not been claimed.
     Released,
+    /// It failed here for a reason that may lie in the row: again in so many milliseconds, and so often only.
+    Failed {
+        /// From now.
+        after_ms: i64,
+    },
 }
 
-/// What became of a push to one device.
+/// What is to become of a claimed row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Settlement {
     /// Whose.
     pub user: UserId,
-    /// Which.
-    pub device: DeviceId,
     /// Of which channel.
     pub channel: ChannelId,
-    /// It was for what came after this,
-    pub after_seq: Seq,
-    /// up to this.
+    /// Up to where it was claimed.
     pub seq: Seq,
-    /// What became of it.
-    pub outcome: PushOutcome,
-    /// What the provider said, at most 255 bytes of it.
-    pub answer: String,
-    /// How often it was tried.
-    pub tries: i32,
+    /// The name of the claim under which it is held.
+    pub claim: Uuid,
+    /// What becomes of it.
+    pub then: Then,
 }
 
 impl Storage {
-    /// Claims rows whose time has come, those first that have waited longest, at most `limit` and 1,000, for 30 s. A
-    /// row that was claimed five times without anything coming of it is dead instead.
+    /// Claims rows whose time has come, those first that have waited longest, at most `limit` and 1,000, for 30 s.
+    /// `claim` names this claim: each has a name of its own, so that a late settlement never meets a later claim. A row
+    /// that was claimed [`MAX_CLAIMS`] times without anything coming of it is dead instead.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn claim_notifications(&self, owner: Uuid, limit: u32) -> Result<Vec<Notification>> {
+    pub async fn claim_notifications(&self, claim: Uuid, limit: u32) -> Result<Vec<Notification>> {
         let transaction = self.begin().await?;
-        let claim = claim(owner, limit, transaction.get_database_backend());
+        let claim = claiming(claim, limit, transaction.get_database_backend());
         let rows = in_time(async { Ok(transaction.query_all(&claim).await?) }).await?;
-        let rows: Vec<Claimed> =
-            rows.iter().map(|row| Claimed::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?;
+        // One that cannot be read keeps nobody back: it is claimed again until it is dead.
+        let rows: Vec<_> = rows.iter().filter_map(|row| Claimed::from_query_result(row, "").ok()).collect();
         commit(transaction).await?;
         let (dead, claimed): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.claim_until == DEAD);
         if !dead.is_empty() {
             tracing::error!(
                 notifications.dead = dead.len(),
-                "given up after {MAX_ATTEMPTS} attempts; see `touchline notifications list --dead`"
+                "given up after {MAX_CLAIMS} attempts; see `touchline notifications list --dead`"
             );
         }
         Ok(claimed.into_iter().map(|row| row.notification).collect())
@@ -126,47 +124,16 @@ impl Storage {
         Ok(soonest.and_then(|soonest| soonest.in_ms))
     }
 
-    /// What became of the pushes for a message: those that were for it, or for it and others before or after it. In no
-    /// order.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn push_outcomes(&self, channel: ChannelId, seq: Seq) -> Result<Vec<Outcome>> {
-        use push_outcomes::Column::{AfterSeq, ChannelId as Channel, Seq as UpTo};
-        let of_message = push_outcomes::Entity::find()
-            .filter(Channel.eq(channel))
-            .filter(UpTo.gte(seq))
-            .filter(AfterSeq.lt(seq))
-            .limit(MOST_OUTCOMES);
-        let rows = self.reach(async { Ok(of_message.all(&self.reader).await?) }).await?;
-        let outcome = |row: push_outcomes::Model| Outcome {
-            user: row.user_id,
-            device: row.device_id,
-            channel: row.channel_id,
-            after_seq: row.after_seq,
-            seq: row.seq,
-            outcome: row.outcome,
-            answer: row.answer,
-            tries: row.tries,
-        };
-        Ok(rows.into_iter().map(outcome).collect())
-    }
-
-    /// Settles claimed rows, and notes what became of the pushes. A row that is somebody else's by now is left alone;
-    /// one that was raised meanwhile is due again. All in one transaction.
+    /// Settles claimed rows, and notes what became of the pushes. A row that was claimed anew is left alone; one that
+    /// was raised meanwhile is due again. All in one transaction.
     ///
     /// # Errors
     /// When the database fails; settling again does no harm.
-    pub async fn settle_notifications(
-        &self,
-        owner: Uuid,
-        settled: &[(UserId, ChannelId, Seq, Then)],
-        outcomes: &[Outcome],
-    ) -> Result<()> {
+    pub async fn settle_notifications(&self, settled: &[Settlement], outcomes: &[Outcome]) -> Result<()> {
         let transaction = self.begin().await?;
         in_time(async {
-            note_outcomes(&transaction, outcomes).await?;
-            settle(&transaction, owner, settled).await
+            outcomes::note(&transaction, outcomes).await?;
+            settle(&transaction, settled).await
         })
         .await?;
         commit(transaction).await
@@ -180,8 +147,8 @@ struct Claimed {
     claim_until: i64,
 }
 
-pub(crate) fn claim(owner: Uuid, limit: u32, backend: DbBackend) -> UpdateStatement {
-    use Column::{Attempts, ChannelId, ClaimUntil, Count, MaxSeq, NotBefore, NotedAt, Owner, Tries, UserId};
+pub(crate) fn claiming(claim: Uuid, limit: u32, backend: DbBackend) -> UpdateStatement {
+    use Column::{Attempts, ChannelId, ClaimUntil, Count, MaxSeq, NotBefore, NotedAt, Owner, SentSeq, Tries, UserId};
     let mut due = keys_to_lock();
     due.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .and_where(Expr::col(NotBefore).lte(clock::now_ms(backend)))
@@ -189,13 +156,16 @@ pub(crate) fn claim(owner: Uuid, limit: u32, backend: DbBackend) -> UpdateStatem
         .order_by(NotBefore, Order::Asc)
         .limit(min(u64::from(limit), KEYS as u64));
     let row = |column: Column| Expr::col((Entity, column));
-    let too_often = || row(Attempts).gte(i32::try_from(MAX_ATTEMPTS).unwrap_or(i32::MAX));
+    let too_often = || row(Attempts).gte(i32::try_from(MAX_CLAIMS).unwrap_or(i32::MAX));
     update_keys(due)
-        .value(Owner, owner)
+        .value(Owner, claim)
         .value(ClaimUntil, Expr::case(too_often(), DEAD).finally(clock::now_ms(backend).add(LEASE_MS)))
         .value(NotBefore, Expr::case(too_often(), NEVER).finally(row(NotBefore)))
         .value(Attempts, Expr::case(too_often(), row(Attempts)).finally(row(Attempts).add(1)))
-        .returning(Query::returning().columns([UserId, ChannelId, MaxSeq, Count, NotedAt, Attempts, Tries, ClaimUntil]))
+        .returning(
+            Query::returning()
+                .columns([UserId, ChannelId, MaxSeq, Count, SentSeq, NotedAt, Attempts, Tries, ClaimUntil]),
+        )
         .take()
 }
 
@@ -247,44 +217,6 @@ fn column(column: Column) -> Expr {
     Expr::col((Entity, column))
 }
 
-async fn note_outcomes(transaction: &DatabaseTransaction, outcomes: &[Outcome]) -> Result<()> {
-    use push_outcomes::Column as C;
-    // One row per device and place, since a statement may not touch a row twice; in order, against waiting crosswise.
-    let by_key: BTreeMap<_, _> = outcomes.iter().map(|o| ((o.channel, o.seq, o.user, o.device.clone()), o)).collect();
-    let at = rows::one::<Now>(transaction, &now(transaction.get_database_backend())).await?.map_or(0, |now| now.now);
-    let rows: Vec<_> = by_key
-        .into_values()
-        .map(|o| push_outcomes::ActiveModel {
-            channel_id: Set(o.channel),
-            seq: Set(o.seq),
-            user_id: Set(o.user),
-            device_id: Set(o.device.clone()),
-            after_seq: Set(o.after_seq),
-            outcome: Set(o.outcome),
-            answer: Set(o.answer.clone()),
-            tries: Set(o.tries),
-            at: Set(at),
-        })
-        .collect();
-    for some in rows.chunks(VALUES) {
-        let newest = OnConflict::columns([C::ChannelId, C::Seq, C::UserId, C::DeviceId])
-            .update_columns([C::AfterSeq, C::Outcome, C::Answer, C::Tries, C::At])
-            .to_owned();
-        let insert = push_outcomes::Entity::insert_many(some.to_vec()).on_conflict(newest);
-        insert.exec_without_returning(transaction).await?;
-    }
-    Ok(())
-}
-
-#[derive(FromQueryResult)]
-struct Now {
-    now: i64,
-}
-
-fn now(backend: DbBackend) -> SelectStatement {
-    Query::select().expr_as(clock::now_ms(backend), "now").take()
-}
-
 #[derive(FromQueryResult)]
 struct Held {
     user_id: UserId,
@@ -311,21 +243,18 @@ pub(crate) fn locking(keys: &[(UserId, ChannelId)]) -> SelectStatement {
 /// A row to settle, up to where it was claimed, and when it is due again if that is said.
 type Place = (UserId, ChannelId, Seq, i64);
 
-async fn settle(
-    transaction: &DatabaseTransaction,
-    owner: Uuid,
-    settled: &[(UserId, ChannelId, Seq, Then)],
-) -> Result<()> {
-    let by_key: BTreeMap<_, _> =
-        settled.iter().map(|&(user, channel, seq, then)| ((user, channel), (seq, then))).collect();
+async fn settle(transaction: &DatabaseTransaction, settled: &[Settlement]) -> Result<()> {
+    let by_key: BTreeMap<_, _> = settled.iter().map(|one| ((one.user, one.channel), one)).collect();
     let keys: Vec<_> = by_key.keys().copied().collect();
     let mut places: HashMap<Kind, Vec<Place>> = HashMap::new();
     for some in keys.chunks(KEYS) {
         let held: Vec<Held> = rows::all(transaction, &locking(some)).await?;
-        for held in held.into_iter().filter(|held| held.owner == Some(owner)) {
-            let (seq, then) = by_key[&(held.user_id, held.channel_id)];
-            let (kind, after_ms) = Kind::of(then, held.max_seq > seq);
-            places.entry(kind).or_default().push((held.user_id, held.channel_id, seq, after_ms));
+        for held in held {
+            let one = by_key[&(held.user_id, held.channel_id)];
+            if held.owner == Some(one.claim) {
+                let (kind, after_ms) = Kind::of(one.then, held.max_seq > one.seq);
+                places.entry(kind).or_default().push((held.user_id, held.channel_id, one.seq, after_ms));
+            }
         }
     }
     for (kind, places) in places {
@@ -350,6 +279,7 @@ pub(crate) enum Kind {
     PutOff,
     Dead,
     Untouched,
+    Failed,
 }
 
 impl Kind {
@@ -361,8 +291,11 @@ impl Kind {
             Then::Dropped => (Self::Gone, 0),
             Then::Again { after_ms, put_off: true } => (Self::PutOff, after_ms),
             Then::Again { after_ms, put_off: false } => (Self::Waits, after_ms),
+            // What was wrong with this message need not be wrong with the next.
+            Then::Dead if raised => (Self::Waits, SPACING_MS),
             Then::Dead => (Self::Dead, 0),
             Then::Released => (Self::Untouched, 0),
+            Then::Failed { after_ms } => (Self::Failed, after_ms),
         }
     }
 }
@@ -396,6 +329,7 @@ pub(crate) fn update(kind: Kind, places: &[Place], backend: DbBackend) -> Update
             update.value(NotBefore, now().add(due("after_ms"))).value(Attempts, 0).value(Tries, column(Tries).add(1))
         }
         Kind::Dead => update.value(NotBefore, NEVER),
+        Kind::Failed => update.value(NotBefore, now().add(due("after_ms"))),
         Kind::Untouched | Kind::Gone => update.value(Attempts, column(Attempts).sub(1)),
     };
     update.take()

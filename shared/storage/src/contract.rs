@@ -76,7 +76,7 @@ macro_rules! storage_contract {
             notifying: two_notifiers_claim_each_row_once,
                 what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_whole_count,
                 what_is_missed_during_a_push_is_due_again, what_is_put_off_waits_for_its_time_whatever_is_missed,
-                the_fifth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
+                the_tenth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
                 a_row_that_is_somebody_elses_by_now_is_left_alone,
                 settling_misses_and_acks_never_wait_crosswise, recipients_are_known_as_they_are_now,
                 a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it,

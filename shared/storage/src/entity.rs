@@ -225,6 +225,7 @@ pub(crate) mod notification_walks {
         pub(crate) channel_id: ChannelId,
         pub(crate) max_seq: Seq,
         pub(crate) walk_seq: Seq,
+        pub(crate) walked_seq: Seq,
         pub(crate) after_user_id: Option<UserId>,
         pub(crate) not_before: i64,
         pub(crate) noted_at: i64,

@@ -42,6 +42,19 @@ impl Storage {
         Ok(noted)
     }
 
+    /// The push service took pushes to these tokens again: they are suspect no more. Answers how many there were.
+    ///
+    /// # Errors
+    /// When the database fails; then some may be noted.
+    pub async fn trust(&self, tokens: &[KnownToken]) -> Result<u64> {
+        let mut noted = 0;
+        for some in tokens.chunks(KEYS) {
+            let clear = |keys: &[Key]| updating(keys).value(Column::SuspectSince, Option::<i64>::None).take();
+            noted += self.change_found(&is_suspect(some), clear).await?;
+        }
+        Ok(noted)
+    }
+
     /// Forgets devices that were not seen since `unseen_before_ms`, and those that are suspect since before
     /// `suspect_before_ms`, at most `limit` (and 1,000) of each. Answers how many there were.
     ///
@@ -63,6 +76,11 @@ pub(crate) fn with_old_token(void: &[(UserId, DeviceId, String, i64)]) -> Select
 pub(crate) fn not_suspect(suspects: &[KnownToken]) -> SelectStatement {
     let known = Query::select().from_values(suspects.iter().cloned(), "keys").inner_join(Entity, named()).take();
     in_order(with_token(known).and_where(Expr::col((Entity, Column::SuspectSince)).is_null()).take())
+}
+
+pub(crate) fn is_suspect(tokens: &[KnownToken]) -> SelectStatement {
+    let known = Query::select().from_values(tokens.iter().cloned(), "keys").inner_join(Entity, named()).take();
+    in_order(with_token(known).and_where(Expr::col((Entity, Column::SuspectSince)).is_not_null()).take())
 }
 
 /// The oldest by one of the times. Passes over locked rows, and so never waits.

@@ -49,11 +49,16 @@ impl Storage {
     ) -> Result<()> {
         let transaction = self.begin().await?;
         in_time(async {
-            logins::Entity::delete_many()
+            let expired = logins::Entity::find()
                 .filter(logins::Column::UserId.eq(user))
                 .filter(logins::Column::ExpiresAt.lte(now_ms))
-                .exec(&transaction)
+                .all(&transaction)
                 .await?;
+            for login in expired {
+                // As a log-out does: whoever cannot come back is not pushed to.
+                devices::forget_login(&transaction, login.id).await?;
+                logins::Entity::delete_by_id(login.id).exec(&transaction).await?;
+            }
             let row = logins::ActiveModel {
                 id: Set(login),
                 user_id: Set(user),

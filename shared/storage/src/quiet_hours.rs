@@ -1,11 +1,19 @@
 //! When people want no pushes, by their own clocks.
 
 use crate::{
-    Storage,
-    entity::quiet_hours::{ActiveModel, Column, Entity, Model},
+    Storage, clock,
+    entity::{
+        notifications,
+        quiet_hours::{ActiveModel, Column, Entity, Model},
+    },
     error::Result,
+    notifications::{NEVER, SPACING_MS},
 };
-use sea_orm::{ActiveValue::Set, DbErr, EntityTrait, SqlErr, sea_query::OnConflict};
+use sea_orm::{
+    ActiveValue::Set,
+    ConnectionTrait, DbBackend, DbErr, EntityTrait, SqlErr,
+    sea_query::{Expr, ExprTrait, OnConflict, Query, UpdateStatement},
+};
 use touchline_ids::UserId;
 
 /// A part of every day.
@@ -40,7 +48,10 @@ impl Storage {
         let mut replace = OnConflict::column(Column::UserId);
         replace.update_columns([Column::FromMinute, Column::ToMinute, Column::TimeZone]);
         let insert = Entity::insert(row).on_conflict(replace);
-        self.reach(Box::pin(async { is_somebody(insert.exec_without_returning(&self.writer).await) })).await
+        let written = Box::pin(async { is_somebody(insert.exec_without_returning(&self.writer).await) });
+        let is_somebody = self.reach(written).await?;
+        self.look_again(user).await?;
+        Ok(is_somebody)
     }
 
     /// A user's quiet hours, if there are any.
@@ -58,8 +69,29 @@ impl Storage {
     /// When the database fails.
     pub async fn clear_quiet_hours(&self, user: UserId) -> Result<()> {
         self.reach(async { Ok(Entity::delete_by_id(user).exec(&self.writer).await?) }).await?;
+        self.look_again(user).await
+    }
+
+    /// What waits for the end of other quiet hours is looked at once more. What a provider put off waits on.
+    async fn look_again(&self, user: UserId) -> Result<()> {
+        let look = looking_again(user, self.writer.get_database_backend());
+        self.reach(async { Ok(self.writer.execute(&look).await?) }).await?;
         Ok(())
     }
+}
+
+pub(crate) fn looking_again(user: UserId, backend: DbBackend) -> UpdateStatement {
+    use notifications::Column::{ClaimUntil, NotBefore, SentAt, Tries, UserId};
+    let now = || clock::now_ms(backend);
+    let spaced = || Expr::col(SentAt).add(SPACING_MS);
+    Query::update()
+        .table(notifications::Entity)
+        .value(NotBefore, Expr::case(spaced().gt(now()), spaced()).finally(now()))
+        .and_where(Expr::col(UserId).eq(user))
+        .and_where(Expr::col(Tries).eq(0))
+        .and_where(Expr::col(NotBefore).lt(NEVER))
+        .and_where(Expr::col(ClaimUntil).lte(now()))
+        .take()
 }
 
 fn is_somebody<T>(inserted: std::result::Result<T, DbErr>) -> Result<bool> {

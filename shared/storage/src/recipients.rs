@@ -69,7 +69,7 @@ pub struct Recipient {
     pub muted_until: Option<i64>,
     /// When they want quiet.
     pub quiet: Option<QuietHours>,
-    /// Whether something they have not got mentions them.
+    /// Whether something they have not got, and were not notified of, mentions them.
     pub mentioned: bool,
     /// Their devices that were seen since the time asked for.
     pub devices: Vec<PushDevice>,
@@ -153,11 +153,8 @@ impl Storage {
             let unread: Vec<Unread> = self.read_all(&unread(&with_icons)).await?;
             known.unread.extend(unread.into_iter().map(|row| (row.user_id, row.unread)));
         }
-        let tried: Vec<_> = some
-            .iter()
-            .filter(|row| row.tries > 0 || row.attempts > 1)
-            .map(|row| (row.channel_id, row.max_seq, row.user_id))
-            .collect();
+        // Not only of those that were claimed before: a walk's page that is done again looks like a new one.
+        let tried: Vec<_> = some.iter().map(|row| (row.channel_id, row.max_seq, row.user_id)).collect();
         if !tried.is_empty() {
             for row in self.read_all::<Settled>(&settled(&tried)).await? {
                 known.settled.entry((row.user_id, row.channel_id)).or_default().push(row.device_id);
@@ -185,7 +182,7 @@ impl Known {
     /// What somebody has not got: user, channel, after which place, up to which.
     fn mark(&self, row: &Notification) -> Option<(UserId, ChannelId, Seq, Seq)> {
         let member = self.members.get(&(row.user_id, row.channel_id))?;
-        Some((row.user_id, row.channel_id, member.held_seq(), row.max_seq))
+        Some((row.user_id, row.channel_id, max(member.held_seq(), row.sent_seq), row.max_seq))
     }
 
     fn recipient(&self, row: &Notification) -> Option<Recipient> {

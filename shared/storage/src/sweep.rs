@@ -2,33 +2,60 @@
 
 use crate::{
     Storage, clock,
+    connection::{commit, in_time},
+    delivered::dropping,
     entity::{notifications, push_outcomes},
     error::Result,
     notifications::NEVER,
-    outbox::DEAD,
+    rows::{self, KEYS},
 };
 use sea_orm::{
-    ConnectionTrait, DbBackend,
-    sea_query::{DeleteStatement, Expr, ExprTrait, Query},
+    ConnectionTrait, DbBackend, FromQueryResult,
+    sea_query::{DeleteStatement, Expr, ExprTrait, LockBehavior, LockType, Query, SelectStatement},
 };
+use std::cmp::min;
+use touchline_ids::{ChannelId, UserId};
 
 /// How long the outcome of a push is kept, and a notification that was sent and neither acked nor read.
 const KEPT_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
 impl Storage {
-    /// Forgets what became of pushes, and notifications that were sent, more than 7 days ago: at most `limit` of each.
-    /// Answers how many; call again while it is many.
+    /// Forgets what became of pushes more than 7 days ago, at most `limit`. Answers how many; call again while it is
+    /// many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sweep_outcomes(&self, limit: u64) -> Result<u64> {
+        let old = old_outcomes(limit, self.writer.get_database_backend());
+        Ok(self.reach(async { Ok(self.writer.execute(&old).await?) }).await?.rows_affected())
+    }
+
+    /// Forgets notifications that were sent more than 7 days ago and neither acked nor read, at most `limit` (and
+    /// 1,000). Answers how many; call again while it is many.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn sweep_notifications(&self, limit: u64) -> Result<u64> {
-        let backend = self.writer.get_database_backend();
-        let mut gone = 0;
-        for delete in [old_outcomes(limit, backend), old_notifications(limit, backend)] {
-            gone += self.reach(async { Ok(self.writer.execute(&delete).await?) }).await?.rows_affected();
-        }
+        let transaction = self.begin().await?;
+        let gone = in_time(async {
+            let old = old_notifications(limit, transaction.get_database_backend());
+            let old: Vec<Old> = rows::all(&transaction, &old).await?;
+            let old: Vec<_> = old.into_iter().map(|row| (row.user_id, row.channel_id)).collect();
+            if old.is_empty() {
+                return Ok(0);
+            }
+            Ok(transaction.execute(&dropping(&old)).await?.rows_affected())
+        })
+        .await?;
+        commit(transaction).await?;
         Ok(gone)
     }
+}
+
+#[derive(FromQueryResult)]
+struct Old {
+    user_id: UserId,
+    channel_id: ChannelId,
 }
 
 pub(crate) fn old_outcomes(limit: u64, backend: DbBackend) -> DeleteStatement {
@@ -44,18 +71,17 @@ pub(crate) fn old_outcomes(limit: u64, backend: DbBackend) -> DeleteStatement {
     Query::delete().from_table(push_outcomes::Entity).and_where(row.in_subquery(old)).take()
 }
 
-/// Those with nothing to send, but not the dead ones: those are an operator's to drop.
-pub(crate) fn old_notifications(limit: u64, backend: DbBackend) -> DeleteStatement {
+/// Those with nothing to send, but not the dead ones: those are an operator's to drop. Locked, because one that is
+/// raised at this moment must not go; without those that somebody else holds.
+pub(crate) fn old_notifications(limit: u64, backend: DbBackend) -> SelectStatement {
     use notifications::Column::{ChannelId, ClaimUntil, NotBefore, SentAt, UserId};
-    let key = [UserId, ChannelId];
-    let old = Query::select()
-        .columns(key)
+    Query::select()
+        .columns([UserId, ChannelId])
         .from(notifications::Entity)
         .and_where(Expr::col(NotBefore).eq(NEVER))
+        .and_where(Expr::col(ClaimUntil).eq(0))
         .and_where(Expr::col(SentAt).lt(clock::now_ms(backend).sub(KEPT_MS)))
-        .and_where(Expr::col(ClaimUntil).ne(DEAD))
-        .limit(limit)
-        .take();
-    let row = Expr::tuple(key.map(Expr::col));
-    Query::delete().from_table(notifications::Entity).and_where(row.in_subquery(old)).take()
+        .limit(min(limit, KEYS as u64))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .take()
 }

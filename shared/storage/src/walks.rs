@@ -6,7 +6,7 @@
 
 use crate::{
     Missed, NotifyLevel, Storage,
-    claimed::Soonest,
+    claimed::{MAX_CLAIMS, Soonest},
     clock,
     connection::{commit, in_time},
     entity::{
@@ -17,7 +17,7 @@ use crate::{
     },
     error::Result,
     notifications::{self as rows_of, NEVER},
-    outbox::{DEAD, MAX_ATTEMPTS},
+    outbox::DEAD,
     rows::VALUES,
 };
 use sea_orm::{
@@ -52,6 +52,8 @@ pub struct Walk {
     pub channel_id: ChannelId,
     /// Whoever has not acked up to here is to be notified.
     pub walk_seq: Seq,
+    /// Up to where the walk before this one notified.
+    pub walked_seq: Seq,
     /// The last member it has come past.
     pub after_user_id: Option<UserId>,
     /// When the last message was noted, Unix milliseconds by the database's clock.
@@ -94,24 +96,25 @@ pub struct Page {
 }
 
 impl Storage {
-    /// Claims a walk that is due, for 60 s.
+    /// Claims a walk that is due, for 60 s. `claim` names this claim, as in
+    /// [`claim_notifications`](Self::claim_notifications).
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn claim_walk(&self, owner: Uuid) -> Result<Option<Walk>> {
+    pub async fn claim_walk(&self, claim: Uuid) -> Result<Option<Walk>> {
         // Nearly always there is nothing, and then nobody's writes are held up.
         if self.next_walk_ms().await?.is_none_or(|ms| ms > 0) {
             return Ok(None);
         }
         let transaction = self.begin().await?;
-        let claim = claim(owner, transaction.get_database_backend());
+        let claim = claiming(claim, transaction.get_database_backend());
         let row = in_time(async { Ok(transaction.query_one(&claim).await?) }).await?;
         let row = row.map(|row| Claimed::from_query_result(&row, "")).transpose()?;
         commit(transaction).await?;
         let Some(row) = row else { return Ok(None) };
         if row.claim_until == DEAD {
             tracing::error!(channel.id = %row.walk.channel_id,
-                "a walk was given up after {MAX_ATTEMPTS} attempts; see `touchline notifications list --dead`");
+                "a walk was given up after {MAX_CLAIMS} attempts; see `touchline notifications list --dead`");
             return Ok(None);
         }
         Ok(Some(row.walk))
@@ -149,15 +152,36 @@ impl Storage {
         Ok(Page { unreached: unreached.collect(), last })
     }
 
-    /// A part of a walk is done: notes where it stands, or its end, and those who are to be notified later. A walk
-    /// that is somebody else's by now is left alone.
+    /// Holds a claimed walk for 60 s more; answers whether it still is this claim's.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn advance_walk(&self, owner: Uuid, walk: &Walk, last: Option<UserId>, later: &[Later]) -> Result<()> {
+    pub async fn hold_walk(&self, claim: Uuid, channel: ChannelId) -> Result<bool> {
+        let hold = holding(claim, channel, LEASE_MS, self.writer.get_database_backend());
+        Ok(self.reach(async { Ok(self.writer.execute(&hold).await?) }).await?.rows_affected() == 1)
+    }
+
+    /// Lets a claimed walk go: somebody else goes on with it at once.
+    ///
+    /// # Errors
+    /// When the database fails; then its claim ends by itself.
+    pub async fn leave_walk(&self, claim: Uuid, channel: ChannelId) -> Result<bool> {
+        let leave = holding(claim, channel, 0, self.writer.get_database_backend());
+        Ok(self.reach(async { Ok(self.writer.execute(&leave).await?) }).await?.rows_affected() == 1)
+    }
+
+    /// A part of a walk is done: notes where it stands, or its end, and those who are to be notified later. Answers
+    /// whether the walk still was this claim's: if not, nothing is noted, and somebody else goes on.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn advance_walk(&self, claim: Uuid, walk: &Walk, last: Option<UserId>, later: &[Later]) -> Result<bool> {
         let transaction = self.begin().await?;
-        in_time(async {
+        let mine = in_time(async {
             let backend = transaction.get_database_backend();
+            if transaction.execute(&advance(claim, walk, last, backend)).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
             let by_user: BTreeMap<_, _> = later.iter().map(|later| (later.user, later)).collect();
             let rows: Vec<_> = by_user
                 .into_values()
@@ -173,11 +197,11 @@ impl Storage {
             for some in rows.chunks(VALUES) {
                 transaction.execute(&rows_of::insert(some, backend)).await?;
             }
-            transaction.execute(&advance(owner, walk, last, backend)).await?;
-            Ok(())
+            Ok(true)
         })
         .await?;
-        commit(transaction).await
+        commit(transaction).await?;
+        Ok(mine)
     }
 }
 
@@ -227,7 +251,7 @@ pub(crate) fn insert(newest: &[(ChannelId, Seq)], backend: DbBackend) -> InsertS
     insert.on_conflict(raise).take()
 }
 
-pub(crate) fn claim(owner: Uuid, backend: DbBackend) -> UpdateStatement {
+pub(crate) fn claiming(claim: Uuid, backend: DbBackend) -> UpdateStatement {
     let now = || clock::now_ms(backend);
     let mut due = CommonTableExpression::new();
     let first = Query::select()
@@ -240,13 +264,13 @@ pub(crate) fn claim(owner: Uuid, backend: DbBackend) -> UpdateStatement {
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .take();
     due.table_name("due").query(first);
-    let too_often = || column(Column::Attempts).gte(i32::try_from(MAX_ATTEMPTS).unwrap_or(i32::MAX));
+    let too_often = || column(Column::Attempts).gte(i32::try_from(MAX_CLAIMS).unwrap_or(i32::MAX));
     Query::update()
         .table(Entity)
         .with_cte(due)
         .from("due")
         .and_where(column(Column::ChannelId).equals(("due", "channel")))
-        .value(Column::Owner, owner)
+        .value(Column::Owner, claim)
         .value(Column::ClaimUntil, Expr::case(too_often(), DEAD).finally(now().add(LEASE_MS)))
         .value(Column::NotBefore, Expr::case(too_often(), NEVER).finally(column(Column::NotBefore)))
         .value(
@@ -256,6 +280,7 @@ pub(crate) fn claim(owner: Uuid, backend: DbBackend) -> UpdateStatement {
         .returning(Query::returning().columns([
             Column::ChannelId,
             Column::WalkSeq,
+            Column::WalkedSeq,
             Column::AfterUserId,
             Column::NotedAt,
             Column::Attempts,
@@ -332,13 +357,22 @@ pub(crate) fn own_messages(walk: &Walk, users: &[UserId]) -> SelectStatement {
         .take()
 }
 
-pub(crate) fn advance(owner: Uuid, walk: &Walk, last: Option<UserId>, backend: DbBackend) -> UpdateStatement {
+pub(crate) fn holding(claim: Uuid, channel: ChannelId, for_ms: i64, backend: DbBackend) -> UpdateStatement {
+    Query::update()
+        .table(Entity)
+        .and_where(column(Column::ChannelId).eq(channel))
+        .and_where(column(Column::Owner).eq(claim))
+        .value(Column::ClaimUntil, clock::now_ms(backend).add(for_ms))
+        .take()
+}
+
+pub(crate) fn advance(claim: Uuid, walk: &Walk, last: Option<UserId>, backend: DbBackend) -> UpdateStatement {
     let now = || clock::now_ms(backend);
     let mut update = Query::update();
     update
         .table(Entity)
         .and_where(column(Column::ChannelId).eq(walk.channel_id))
-        .and_where(column(Column::Owner).eq(owner))
+        .and_where(column(Column::Owner).eq(claim))
         .value(Column::Attempts, 0)
         .value(Column::AfterUserId, last);
     if last.is_some() {
@@ -349,6 +383,7 @@ pub(crate) fn advance(owner: Uuid, walk: &Walk, last: Option<UserId>, backend: D
         .value(Column::ClaimUntil, 0)
         .value(Column::Owner, Option::<Uuid>::None)
         .value(Column::WalkSeq, column(Column::MaxSeq))
+        .value(Column::WalkedSeq, walk.walk_seq)
         .value(Column::NotBefore, Expr::case(more(), now().add(ACKS_LAND_MS)).finally(NEVER))
         .take()
 }

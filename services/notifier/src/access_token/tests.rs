@@ -20,6 +20,7 @@ enum Step {
     Takes(u64, u64),
     Fails,
     Refuses,
+    Panics,
 }
 
 impl Issuer for Script {
@@ -36,6 +37,7 @@ impl Issuer for Script {
                     lifetime
                 }
                 Step::Fails => return Err(Failure::Unreachable("503".into())),
+                Step::Panics => panic!("a bug"),
                 Step::Refuses => return Err(Failure::Refused("400 invalid_grant".into())),
             };
             let header = HeaderValue::try_from(format!("Bearer {number}")).unwrap();
@@ -142,6 +144,33 @@ async fn a_token_that_fcm_refuses_is_replaced_once_however_many_saw_it() {
     // Who comes late gets the new one at once.
     assert_eq!(fixture.tokens.replace(&first).await, others[0]);
     assert_eq!((fixture.asked(), fixture.begin.elapsed()), (2, Duration::from_secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_fcm_refuses_serves_nobody_from_then_on() {
+    let fixture = Fixture::new(&[Step::Lives(100), Step::Takes(30, 100)]);
+    fixture.tokens.ready().await;
+    let first = fixture.tokens.current().unwrap();
+    // The task is busy: it asks for the next one already.
+    fixture.until(60).await;
+    assert_eq!((fixture.token().as_deref(), fixture.asked()), (Ok("Bearer 1"), 2));
+    assert!(fixture.tokens.replace(&first).now_or_never().is_none());
+    assert_eq!(fixture.token(), Err(REFUSED.into()));
+    fixture.tokens.ready().await;
+    assert_eq!((fixture.token().as_deref(), fixture.asked()), (Ok("Bearer 2"), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_does_not_end_the_task_and_the_old_token_serves_meanwhile() {
+    let fixture = Fixture::new(&[Step::Panics, Step::Lives(100), Step::Panics, Step::Panics, Step::Lives(3_600)]);
+    fixture.until(1).await;
+    assert_eq!(fixture.token(), Err("the task that asks for access tokens failed".into()));
+    fixture.tokens.ready().await;
+    assert_eq!((fixture.token().as_deref(), fixture.begin.elapsed()), (Ok("Bearer 2"), AGAIN));
+    fixture.until(5 + 51).await;
+    assert_eq!((fixture.token().as_deref(), fixture.asked()), (Ok("Bearer 2"), 3));
+    fixture.until(5 + 61).await;
+    assert_eq!((fixture.token().as_deref(), fixture.asked()), (Ok("Bearer 5"), 5));
 }
 
 #[tokio::test(start_paused = true)]

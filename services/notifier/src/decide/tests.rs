@@ -39,6 +39,7 @@ fn row() -> Notification {
         channel_id: ChannelId::new(),
         max_seq: Seq(10),
         count: 5,
+        sent_seq: Seq(0),
         noted_at: NOW_MS - 1_000,
         attempts: 1,
         tries: 0,

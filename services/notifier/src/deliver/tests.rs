@@ -9,6 +9,7 @@ fn row() -> Notification {
         channel_id: ChannelId::new(),
         max_seq: Seq(10),
         count: 5,
+        sent_seq: Seq(0),
         noted_at: 0,
         attempts: 1,
         tries: 3,
@@ -77,7 +78,7 @@ fn the_row_is_settled_by_the_answers_of_all_devices() {
         (vec![refused(), later(7)], again(7_000)),
         (vec![accepted(), refused()], Then::Dead),
         (vec![stopped(), stopped()], Then::Released),
-        (vec![accepted(), stopped()], again(1_000)),
+        (vec![accepted(), stopped()], again(3_000)),
         (vec![later(7), stopped()], again(7_000)),
     ] {
         assert_eq!(summed(&answers).then, then, "{answers:?}");

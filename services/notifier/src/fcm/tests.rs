@@ -17,6 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
 };
+use touchline_storage::Platform;
 
 /// What the small FCM was asked, and how it answers.
 #[derive(Default)]
@@ -27,6 +28,8 @@ struct Google {
     no_tokens: AtomicBool,
     /// Access tokens below this number are refused.
     revoked: AtomicUsize,
+    /// The endpoint was asked for one.
+    asked: Notify,
     /// No permission.
     forbidden: AtomicBool,
     /// Every message that came, with its access token.
@@ -35,6 +38,7 @@ struct Google {
 }
 
 async fn token(State(google): State<Arc<Google>>) -> Response {
+    google.asked.notify_one();
     if google.no_tokens.load(Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
@@ -119,6 +123,11 @@ impl Fixture {
         self.google.sent.lock().unwrap().len()
     }
 
+    /// As if everything had to stop for want of permission.
+    fn shut(&self) {
+        self.fcm.circuit.admit().unwrap().end(Outcome::Shut(Cause::Permission), "403");
+    }
+
     fn stopped_for(&self) -> Option<Cause> {
         self.fcm.circuit.admit().err()
     }
@@ -136,6 +145,12 @@ fn accepted() -> Answer {
 
 fn stopped(answer: &Answer) -> bool {
     matches!(answer, Answer::Stopped { .. })
+}
+
+async fn pass_a_minute() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -185,9 +200,7 @@ async fn without_permission_nothing_is_sent_until_a_probe_goes_through_and_then_
     assert_eq!(fixture.stopped_for(), Some(Cause::Permission));
     assert!(fixture.fcm.ready().now_or_never().is_none());
     fixture.google.forbidden.store(false, Ordering::SeqCst);
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(60)).await;
-    tokio::time::resume();
+    pass_a_minute().await;
     assert_eq!(fixture.fcm.ready().await, 1);
     assert_eq!(fixture.send("ok").await, accepted());
     assert_eq!(fixture.stopped_for(), None);
@@ -195,15 +208,94 @@ async fn without_permission_nothing_is_sent_until_a_probe_goes_through_and_then_
 }
 
 #[tokio::test]
-async fn a_platform_without_a_key_is_refused_and_the_others_are_not() {
+async fn of_a_platform_without_a_key_only_what_fcm_refused_is_lost_and_the_rest_waits() {
     let fixture = Fixture::new().await;
     fixture.fcm.tokens.ready().await;
-    for token in ["apnskey", "ok", "ok"] {
-        let answer = fixture.fcm.send(&push(Platform::Ios, token)).await;
+    let ios = |token| push(Platform::Ios, token);
+    for _ in 0..3 {
+        let answer = fixture.fcm.send(&ios("apnskey")).await;
         assert!(matches!(answer, Answer::PlatformRefused { .. }), "{answer:?}");
     }
-    assert_eq!(fixture.sent(), 1, "the others are not even sent");
+    for _ in 0..10 {
+        let answer = fixture.fcm.send(&ios("ok")).await;
+        assert!(matches!(answer, Answer::Later { after: Some(PLATFORM_WAIT), .. }), "{answer:?}");
+    }
+    assert_eq!(fixture.sent(), 3, "the others are not even sent");
     assert_eq!(fixture.send("ok").await, accepted());
+    assert_eq!(fixture.fcm.ready().await, 20, "other platforms' pushes are taken");
+    pass_a_minute().await;
+    for _ in 0..2 {
+        assert_eq!(fixture.fcm.send(&ios("ok")).await, accepted());
+    }
+}
+
+#[tokio::test]
+async fn one_browser_registered_under_another_key_stops_nobody() {
+    let fixture = Fixture::new().await;
+    fixture.fcm.tokens.ready().await;
+    let foreign = push(Platform::Web, "apnskey");
+    for _ in 0..10 {
+        assert!(matches!(fixture.fcm.send(&foreign).await, Answer::PlatformRefused { .. }));
+    }
+    assert_eq!(fixture.fcm.send(&push(Platform::Web, "ok")).await, accepted());
+}
+
+#[tokio::test]
+async fn what_waited_for_a_stream_does_not_go_out_after_the_circuit_opened() {
+    let fixture = Fixture::new().await;
+    fixture.fcm.tokens.ready().await;
+    let streams = futures_util::future::join_all((0..20).map(|_| fixture.fcm.connections.slot())).await;
+    let pushes = [push(Platform::Android, "ok"), push(Platform::Android, "ok")];
+    let mut waiting = std::pin::pin!(futures_util::future::join_all(pushes.iter().map(|push| fixture.fcm.send(push))));
+    tokio::select! {
+        biased;
+        answers = &mut waiting => panic!("no stream is free: {answers:?}"),
+        () = std::future::ready(()) => {}
+    }
+    fixture.shut();
+    drop(streams);
+    assert!(waiting.await.iter().all(stopped));
+    assert_eq!(fixture.sent(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_sent_does_not_count_for_its_device() {
+    let google = Google { no_tokens: AtomicBool::new(true), ..Google::default() };
+    let fixture = Fixture::through(google, None).await;
+    let push = push(Platform::Android, "ok");
+    for _ in 0..300 {
+        assert!(stopped(&fixture.fcm.send(&push).await));
+    }
+    fixture.google.no_tokens.store(false, Ordering::SeqCst);
+    fixture.fcm.tokens.ready().await;
+    fixture.shut();
+    for _ in 0..300 {
+        assert!(stopped(&fixture.fcm.send(&push).await));
+    }
+    for _ in 0..240 {
+        fixture.fcm.devices.check(push.user, &push.device).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_lost_its_access_token_and_got_no_other_says_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.fcm.tokens.ready().await;
+    fixture.shut();
+    pass_a_minute().await;
+    fixture.google.asked.notified().await;
+    fixture.google.no_tokens.store(true, Ordering::SeqCst);
+    fixture.google.revoked.store(99, Ordering::SeqCst);
+    let watch = async {
+        fixture.google.asked.notified().await;
+        // From here on time passes as soon as nothing else happens.
+        tokio::time::pause();
+    };
+    let (answer, ()) = futures_util::future::join(fixture.send("ok"), watch).await;
+    tokio::time::resume();
+    assert!(stopped(&answer));
+    assert_eq!(fixture.sent(), 1);
+    assert_eq!(fixture.fcm.circuit.opening().now_or_never(), Some(true), "another probe is due");
 }
 
 #[tokio::test]

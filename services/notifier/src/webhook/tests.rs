@@ -71,7 +71,7 @@ async fn a_status_says_what_becomes_of_the_push() {
         (204, &[][..], Answer::Accepted { id: "204".into() }),
         (410, &[], Answer::TokenVoid { why: "410".into() }),
         (400, &[], Answer::Refused { why: "400".into() }),
-        (404, &[], Answer::Refused { why: "404".into() }),
+        (404, &[], later(None, "404")),
         (429, &[("retry-after", "7")], later(Some(7), "429")),
         (500, &[], later(None, "500")),
         (503, &[("retry-after", "70")], later(Some(70), "503")),
@@ -83,9 +83,29 @@ async fn a_status_says_what_becomes_of_the_push() {
     }
 }
 
+#[test]
+fn only_what_says_that_the_push_is_wrong_ends_it_and_all_else_counts_against_the_receiver() {
+    for code in 300..600 {
+        let (status, after) = (StatusCode::from_u16(code).unwrap(), Some(Duration::from_secs(7)));
+        let (answer, outcome) = meaning(status, after);
+        let why = code.to_string();
+        match code {
+            410 => assert_eq!((answer, outcome), (Answer::TokenVoid { why }, Outcome::Well)),
+            400 | 413 | 415 | 422 => assert_eq!((answer, outcome), (Answer::Refused { why }, Outcome::Well)),
+            _ => assert_eq!((answer, outcome), (Answer::Later { after, why }, Outcome::Failed(after))),
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_receiver_that_is_down_is_left_alone() {
-    let server = answering(500, &[]).await;
+async fn a_receiver_that_is_down_or_does_not_know_us_is_left_alone() {
+    for status in [500, 401, 404] {
+        left_alone_after_ten(status).await;
+    }
+}
+
+async fn left_alone_after_ten(status: u16) {
+    let server = answering(status, &[]).await;
     let webhook = webhook(&server.url("/"), true);
     for _ in 0..9 {
         assert!(matches!(webhook.send(&push(Platform::Web, "T")).await, Answer::Later { .. }));

@@ -7,8 +7,8 @@ use crate::{
     error::Result,
     forgotten,
     history::{self, Range},
-    letters, log, members, mentions, notification_letters, notifications, outbox, recipients, sweep, sync, take, walks,
-    wishes,
+    letters, log, members, mentions, notification_letters, notifications, outbox, quiet_hours, recipients, sweep, sync,
+    take, walks, wishes,
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryTrait, Statement};
 use std::time::Duration;
@@ -71,8 +71,10 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 /// Marks that stand further already, entries that have no place in an answer, members who came later, acks beyond a
 /// log's end, notifications of later messages, rows that are claimed or dead, members who have acked, devices that were
 /// seen just now or have another token by now.
-const FILTERS: [&str; 15] = [
+const FILTERS: [&str; 17] = [
     "notifier: claim",
+    "quiet hours: look again",
+    "devices: trust",
     "notifier: settled before",
     "notifier: dead ones",
     "walk: claim",
@@ -116,7 +118,14 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
     let settled: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), 0)).collect();
     let missing: Vec<_> = pairs.iter().map(|&(user, channel)| (user, channel, Seq(3), Seq(5))).collect();
     let tried: Vec<_> = pairs.iter().map(|&(user, channel)| (channel, Seq(3), user)).collect();
-    let walk = Walk { channel_id: channel, walk_seq: Seq(9), after_user_id: Some(user), noted_at: 0, attempts: 1 };
+    let walk = Walk {
+        channel_id: channel,
+        walk_seq: Seq(9),
+        walked_seq: Seq(4),
+        after_user_id: Some(user),
+        noted_at: 0,
+        attempts: 1,
+    };
     let roles = change::intervals(channel, [Some(user), None]).into_query();
     let phones: Vec<_> = filled.users[..64].iter().map(|&user| (user, phone())).collect();
     let suspects: Vec<_> = phones.iter().map(|(user, device)| (*user, device.clone(), "t7".to_owned())).collect();
@@ -155,7 +164,7 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),
         ("delivered: drop", b.build(&delivered::dropping(&pairs)), &["notifications_pkey"]),
         ("notify: lock", b.build(&notifications::locking(&pairs)), &["members_pkey|ix_members_user"]),
-        ("notifier: claim", b.build(&claimed::claim(Uuid::from_u128(7), 256, b)), &["ix_notifications_due", "notifications_pkey"]),
+        ("notifier: claim", b.build(&claimed::claiming(Uuid::from_u128(7), 256, b)), &["ix_notifications_due", "notifications_pkey"]),
         ("notifier: next", b.build(&claimed::soonest(b)), &["ix_notifications_due"]),
         ("notifier: lock", b.build(&claimed::locking(&pairs)), &["notifications_pkey"]),
         ("notifier: sent", b.build(&claimed::update(claimed::Kind::Sent, &settled, b)), &["notifications_pkey"]),
@@ -169,7 +178,11 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("notifier: list", b.build(&notification_letters::page(false, Some(pairs[3]), 50, b)), &["notifications_pkey"]),
         ("notifier: dead ones", b.build(&notification_letters::page(true, None, 50, b)), &["ix_notifications_due|notifications_pkey"]),
         ("notifier: old outcomes", b.build(&sweep::old_outcomes(100, b)), &["ix_push_outcomes_at", "push_outcomes_pkey"]),
-        ("walk: claim", b.build(&walks::claim(Uuid::from_u128(7), b)), &["ix_notification_walks_due|notification_walks_pkey"]),
+        ("notifier: old notifications", b.build(&sweep::old_notifications(100, b)), &["ix_notifications_due"]),
+        ("notifier: count dead", b.build(&notification_letters::counted(notification_letters::Which::Dead, b)), &["ix_notifications_due"]),
+        ("quiet hours: look again", b.build(&quiet_hours::looking_again(user, b)), &["notifications_pkey"]),
+        ("devices: trust", b.build(&forgotten::is_suspect(&suspects)), &["devices_pkey"]),
+        ("walk: claim", b.build(&walks::claiming(Uuid::from_u128(7), b)), &["ix_notification_walks_due|notification_walks_pkey"]),
         ("walk: page", b.build(&walks::page(&walk, 200)), &["ux_members_channel", "notifications_pkey"]),
         ("walk: own messages", b.build(&walks::own_messages(&walk, &filled.users[..64])), &["messages_pkey"]),
         ("channel", b.build(&channels::one(user, channel)), &[ONE_MEMBER, "channels_pkey"]),

@@ -1,5 +1,6 @@
-//! Tasks without which an api cannot serve: when one of them panics the api ends, to be started anew.
+//! Tasks without which a service cannot serve: when one of them panics the service ends, to be started anew.
 
+use crate::Shutdown;
 use futures_util::FutureExt as _;
 use std::{
     any::Any,
@@ -9,9 +10,8 @@ use std::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use touchline_mesh::Shutdown;
 
-/// A task without which an api cannot serve panicked.
+/// A task without which a service cannot serve panicked.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the {task} failed: {panic}")]
 pub struct Failed {
@@ -38,7 +38,7 @@ impl Vital {
         life.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
                 let panic = what(panic.as_ref());
-                tracing::error!(task, panic, "failed: this api stops");
+                tracing::error!(task, panic, "failed: this service stops");
                 let _ = this.first.set(Failed { task, panic });
                 this.failed.cancel();
             }
