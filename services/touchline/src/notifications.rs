@@ -16,7 +16,7 @@ Examples:
   touchline notifications retry --all-dead           after the cause is gone
   touchline notifications drop USER CHANNEL --yes
 
-A notification is given up when the push service calls the push itself wrong, or when five notifiers died at it. It
+A notification is given up when the push service calls the push itself wrong, or when ten notifiers died at it. It
 is tried again when the user misses another message of the channel, or when it is retried.";
 
 /// Rows asked for at once.
