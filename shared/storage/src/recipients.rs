@@ -2,7 +2,7 @@
 //! they wish, and where a push would go.
 
 use crate::{
-    NotifyLevel, Platform, QuietHours, Storage, TargetKind,
+    NotifyLevel, Platform, PushOutcome, QuietHours, Storage, TargetKind,
     claimed::Notification,
     entity::{
         channels, devices,
@@ -338,7 +338,8 @@ pub(crate) fn settled(tried: &[(ChannelId, Seq, UserId)]) -> SelectStatement {
         .columns([C::UserId, C::ChannelId, C::DeviceId].map(|column| (push_outcomes::Entity, column)))
         .from_values(tried.iter().copied(), "keys")
         .inner_join(push_outcomes::Entity, same)
-        .and_where(outcome(C::Outcome).ne(crate::PushOutcome::Delayed))
+        // One that was refused is tried again when an operator wants it.
+        .and_where(outcome(C::Outcome).is_not_in([PushOutcome::Delayed, PushOutcome::Refused]))
         .take()
 }
 

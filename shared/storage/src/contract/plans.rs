@@ -181,7 +181,7 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("notifier: old notifications", b.build(&sweep::old_notifications(100, b)), &["ix_notifications_due"]),
         ("notifier: count dead", b.build(&notification_letters::counted(notification_letters::Which::Dead, b)), &["ix_notifications_due"]),
         ("quiet hours: look again", b.build(&quiet_hours::looking_again(user, b)), &["notifications_pkey"]),
-        ("devices: trust", b.build(&forgotten::is_suspect(&suspects)), &["devices_pkey"]),
+        ("devices: trust", b.build(&forgotten::is_suspect(&suspects)), &["devices_pkey|ix_devices_suspect"]),
         ("walk: claim", b.build(&walks::claiming(Uuid::from_u128(7), b)), &["ix_notification_walks_due|notification_walks_pkey"]),
         ("walk: page", b.build(&walks::page(&walk, 200)), &["ux_members_channel", "notifications_pkey"]),
         ("walk: own messages", b.build(&walks::own_messages(&walk, &filled.users[..64])), &["messages_pkey"]),
