@@ -52,7 +52,10 @@ pub(crate) async fn register(stack: &Stack, user: UserId, device: &str, token: &
 pub(crate) struct Fcm {
     pub(crate) fake: FakeFcm,
     keys: KeyFiles,
+    broken: bool,
+    /// When it broke first.
     broke_ms: i64,
+    /// When it was well last.
     well_ms: i64,
     well: Instant,
     _folder: TempDir,
@@ -68,7 +71,7 @@ impl Fcm {
         let fake = FakeFcm::start(Options { settings, ..Options::default() }).await?;
         let folder = tempfile::tempdir()?;
         let keys = fake.write_keys(folder.path())?;
-        Ok(Self { fake, keys, broke_ms: 0, well_ms: 0, well: Instant::now(), _folder: folder })
+        Ok(Self { fake, keys, broken: false, broke_ms: 0, well_ms: 0, well: Instant::now(), _folder: folder })
     }
 
     /// A stack with so many notifiers that push to it, over TLS.
@@ -88,9 +91,11 @@ impl Fcm {
         stack
     }
 
-    /// From now on it is not as it should be.
+    /// From now on it is not as it should be. Until it heals, other faults belong to the same one.
     pub(crate) fn breaks(&mut self, stage: &Stage, name: &str) {
-        stage.load.fault_began(name);
+        if !std::mem::replace(&mut self.broken, true) {
+            stage.load.fault_began(name);
+        }
         if self.broke_ms == 0 {
             self.broke_ms = now_ms();
         }
@@ -99,6 +104,7 @@ impl Fcm {
     /// From now on it is.
     pub(crate) fn heals(&mut self, stage: &Stage) {
         stage.load.fault_healed();
+        self.broken = false;
         (self.well_ms, self.well) = (now_ms(), Instant::now());
     }
 

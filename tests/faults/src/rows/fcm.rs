@@ -250,6 +250,8 @@ async fn short_lived_access_tokens_cost_no_push(context: Context) -> Result<Outc
 async fn broken_connections_to_fcm_lose_no_notification(context: Context) -> Result<Outcome> {
     let mut fcm = Fcm::start(Settings::default()).await?;
     let stage = open(&fcm, 2, &context).await?;
+    // So that each meets some under way.
+    change(&fcm.fake, |change| change.latency = Some(Latency::fixed(200.0)));
     fcm.breaks(&stage, "GOAWAY");
     each_half_second(context.seconds(2, 20), || change(&fcm.fake, |change| change.goaway = true)).await;
     let after_goaways = fcm.fake.check(&Rules::default());
@@ -259,7 +261,7 @@ async fn broken_connections_to_fcm_lose_no_notification(context: Context) -> Res
     for behaviour in context.pick(&whole[..1], &whole[..]) {
         fcm.breaks(&stage, &format!("{behaviour:?}"));
         fcm.fake.mode(behaviour.clone());
-        sleep(context.seconds(2, 20)).await;
+        sleep(context.seconds(3, 20)).await;
         fcm.fake.mode(Behaviour::Ok);
     }
     if !context.short {

@@ -6,10 +6,10 @@ use crate::{
     pushes::{Fcm, change},
     scenario::{Context, Scenario, scenario},
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rand::Rng as _;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use touchline_fake_fcm::{Latency, Outcome as Said, Rules, Settings};
 use touchline_harness::NodeName;
 
@@ -20,19 +20,31 @@ const NOTIFIERS: usize = 3;
 /// What a killed notifier had claimed is free after 30 s, several times over if its heirs are killed as well.
 const LATE: Duration = Duration::from_secs(100);
 
-/// `kill -9` of one of three, again and again.
+/// `kill -9` of two of three while there is something under way, again and again.
 async fn killed_notifiers_lose_no_notification(context: Context) -> Result<Outcome> {
     let mut fcm = Fcm::start(Settings::default()).await?;
     let mut stage = open(&fcm, NOTIFIERS, &context).await?;
     // So that a kill meets some under way.
     change(&fcm.fake, |change| change.latency = Some(Latency::fixed(400.0)));
     fcm.breaks(&stage, "killed notifiers");
-    let kills = context.pick(4, 30);
-    for _ in 0..kills {
-        let node = NodeName::Notifier(stage.random.random_range(0..NOTIFIERS));
-        stage.stack.kill(node).await?;
+    let (rounds, mut kills) = (context.pick(3, 20), 0);
+    for _ in 0..rounds {
+        let begun = fcm.fake.log().next();
+        let push = timeout(Duration::from_secs(60), fcm.fake.log().wait_for(begun, |_| true));
+        push.await.context("nobody pushes any more")?;
+        // More of them come with it.
+        sleep(Duration::from_millis(150)).await;
+        // One of these two has most of what is due at this moment, more often than not.
+        let spared = stage.random.random_range(0..NOTIFIERS);
+        let nodes: Vec<_> = (0..NOTIFIERS).filter(|node| *node != spared).map(NodeName::Notifier).collect();
+        for node in &nodes {
+            stage.stack.kill(*node).await?;
+            kills += 1;
+        }
         sleep(Duration::from_millis(stage.random.random_range(200..1_500))).await;
-        stage.stack.start_node(node).await?;
+        for node in nodes {
+            stage.stack.start_node(node).await?;
+        }
         sleep(Duration::from_millis(stage.random.random_range(200..2_000))).await;
     }
     fcm.heals(&stage);
