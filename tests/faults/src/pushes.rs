@@ -22,8 +22,8 @@ const NEEDLE: &str = "quick brown fox";
 /// What was sent so shortly before a fault is not counted as undisturbed: the waits for an ack, and the 3 s between two
 /// pushes.
 const UNDISTURBED: Duration = Duration::from_secs(9);
-/// The beginning of the way up after an outage.
-const BEGINNING: Duration = Duration::from_secs(10);
+/// The beginning of the way up after an outage, in seconds.
+const BEGINNING_S: i64 = 10;
 
 /// The push token of a user's good device.
 pub(crate) fn ok_token(user: UserId) -> String {
@@ -140,7 +140,7 @@ impl Fcm {
     ///
     /// # Errors
     /// When nothing can be judged.
-    pub(crate) async fn close(self, stage: Stage, patience: Duration, rules: &Rules) -> Result<(Outcome, Report)> {
+    pub(crate) async fn close(&self, stage: Stage, patience: Duration, rules: &Rules) -> Result<(Outcome, Report)> {
         let absent = stage.users(Kind::Absent);
         let left = patience.saturating_sub(self.well.elapsed());
         let reached = self.reach(&stage, &absent, left).await?;
@@ -176,7 +176,8 @@ impl Fcm {
         let share = outcome.notified_while_live as f64 / report.deliveries.shown.max(1) as f64;
         outcome.aim(share < 0.001, format!("{} pushes to who had acked", outcome.notified_while_live));
         self.tell_times(&mut outcome, &delays(&entries, &messages, users));
-        self.tell_ramp(&mut outcome, &entries);
+        let (peak, beginning) = self.peaks();
+        outcome.tell(format!("afterwards at most {peak} pushes/s, in the first {BEGINNING_S} s {beginning}/s"));
         Ok((outcome, report))
     }
 
@@ -218,17 +219,14 @@ impl Fcm {
         ));
     }
 
-    fn tell_ramp(&self, outcome: &mut Outcome, entries: &[Entry]) {
+    /// The most requests in a second since it was well, and in the first ten seconds of that.
+    pub(crate) fn peaks(&self) -> (u64, u64) {
         let mut seconds: BTreeMap<i64, u64> = BTreeMap::new();
-        for entry in entries.iter().filter(|entry| milliseconds(entry) >= self.well_ms) {
+        for entry in self.fake.log().all().iter().filter(|entry| milliseconds(entry) >= self.well_ms) {
             *seconds.entry((milliseconds(entry) - self.well_ms) / 1_000).or_default() += 1;
         }
-        let beginning = seconds.range(..i64::try_from(BEGINNING.as_secs()).unwrap_or(i64::MAX));
-        outcome.tell(format!(
-            "afterwards at most {} pushes/s, in the first {BEGINNING:?} {}/s",
-            seconds.values().max().unwrap_or(&0),
-            beginning.map(|(_, count)| count).max().unwrap_or(&0),
-        ));
+        let beginning = seconds.range(..BEGINNING_S).map(|(_, count)| *count).max();
+        (seconds.values().max().copied().unwrap_or_default(), beginning.unwrap_or_default())
     }
 }
 
