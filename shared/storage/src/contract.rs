@@ -75,6 +75,7 @@ macro_rules! storage_contract {
                 acks_misses_and_changes_never_wait_crosswise, of_an_ack_and_a_miss_at_once_the_ack_wins;
             notifying: two_notifiers_claim_each_row_once,
                 what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_whole_count,
+                what_is_noted_after_a_push_that_reached_further_counts_and_is_not_pushed_again,
                 what_is_missed_during_a_push_is_due_again, what_is_put_off_waits_for_its_time_whatever_is_missed,
                 the_tenth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
                 a_row_that_is_somebody_elses_by_now_is_left_alone,

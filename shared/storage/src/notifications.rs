@@ -1,7 +1,8 @@
 //! Who is to be notified of what: one row per (user, channel), for large channels one row per channel.
 //!
 //! A row is *due* when its time has come, *sent* when everything missed was sent and nobody acked it yet, and *dead*
-//! when it was given up. One more miss makes a sent or dead row due again, with the new count. An ack or a read takes
+//! when it was given up. One more miss makes a sent or dead row due again, with the new count; one that is noted late,
+//! below what was sent, only counts. An ack or a read takes
 //! it away.
 
 use crate::{
@@ -203,7 +204,9 @@ fn raise() -> OnConflict {
     let spaced = || old(Column::SentAt).add(SPACING_MS);
     let is_dead = || old(Column::ClaimUntil).eq(DEAD);
     let idle = || old(Column::NotBefore).eq(NEVER);
-    let not_before = Expr::case(idle(), greater(new(Column::NotBefore), spaced()));
+    // Noted late, or twice: the push that went out reaches further, and the app fetched this one with it.
+    let was_sent = || idle().and(is_dead().not()).and(new(Column::MaxSeq).lte(old(Column::SentSeq)));
+    let not_before = Expr::case(was_sent(), NEVER).case(idle(), greater(new(Column::NotBefore), spaced()));
     OnConflict::columns([Column::UserId, Column::ChannelId])
         .value(Column::MaxSeq, greater(new(Column::MaxSeq), old(Column::MaxSeq)))
         .value(Column::Count, old(Column::Count).add(new(Column::Count)))

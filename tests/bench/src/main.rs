@@ -6,6 +6,7 @@
 mod audience;
 mod bare;
 mod measure;
+mod notifier;
 mod report;
 mod slow;
 mod system;
@@ -62,6 +63,15 @@ enum Part {
         #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
+    /// How fast one notifier pushes to the fake FCM.
+    Notifier {
+        /// So many notifications, each of another user.
+        #[arg(long, default_value_t = 20_000)]
+        users: usize,
+        /// Of them due per second in the run at an even pace.
+        #[arg(long, default_value_t = 500)]
+        rate: u32,
+    },
     /// The baseline's process; started by the benchmark itself.
     #[command(hide = true)]
     Bare,
@@ -78,6 +88,7 @@ async fn main() -> Result<()> {
     match options.part {
         Some(Part::Bare) => return bare::serve().await,
         Some(Part::Slow { clients, seconds }) => return slow::run(clients, seconds).await,
+        Some(Part::Notifier { users, rate }) => return notifier::run(users, rate).await,
         None => {}
     }
     let idle = (idle_sessions(&options).await?, idle_bare(&options).await?);

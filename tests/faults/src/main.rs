@@ -7,6 +7,7 @@ mod notices;
 mod outcome;
 mod oversize;
 mod probe;
+mod pushes;
 mod results;
 mod rows;
 mod runner;

@@ -58,7 +58,14 @@ impl Notices {
         }
     }
 
-    async fn due(&self, users: &BTreeMap<UserId, Vec<ChannelId>>) -> Result<BTreeMap<(UserId, ChannelId), Seq>> {
+    /// Up to where each of `users` is to be notified of what others have sent until now.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn due(
+        &self,
+        users: &BTreeMap<UserId, Vec<ChannelId>>,
+    ) -> Result<BTreeMap<(UserId, ChannelId), Seq>> {
         let newest = self.curtain.newest().await?;
         let mut due = BTreeMap::new();
         for (user, channels) in users {

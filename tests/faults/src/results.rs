@@ -14,7 +14,7 @@ How the rows were tested where the machine offers less than the table of failure
 into a black hole is accepted by the kernel and hangs in the proxy). Row 6 is a cgroup quota, row 17 a delay of 100 ms each way (with 500 ms a transaction is over its budget), row 12 a Sentinel with a \
 replica that was cut off before, row 19 a tmpfs of 64 MB, row 20 the proxy at 100 B/s behind a window of 4 KiB, row 26 \
 libfaketime on single processes, row 32 the largest channel the configuration allows (10,000 members), row 29 as many \
-sockets as one process may open files for. All clients have one address, so limits by address are off. Notifications are rows for the notifier; FCM is no part of it. Loss of what \
+sockets as one process may open files for. All clients have one address, so limits by address are off. FCM is `tests/fake-fcm`; in rows without a notifier, notifications are rows for it. Row 41 is not in the table: notifiers killed again and again. Loss of what \
 the disk had acknowledged (a real power cut) is not tested.";
 
 /// A row of the table.
@@ -89,7 +89,7 @@ fn table(rows: &[Row]) -> String {
     }
     text.push_str(
         "\nlost, dup (visible), order (visible) and mis(delivered) must be 0. notified/un: pairs of absent user and channel with a \
-         notification in time, and without; live: notifications that were due for a while though a steady device was there. p99 and max: \
+         notification in time (rows with a notifier: a push that FCM accepted), and without; live: notifications that were due for a while though a steady device was there. p99 and max: \
          send → shown by steady devices, of what was sent while the fault lasted, reconnecting included; recovery: from healed until every \
          steady device is connected and at head.\n",
     );

@@ -3,6 +3,7 @@
 use crate::{
     notices::{Notices, Notified},
     outcome::{Outcome, UNDISTURBED},
+    pushes::{ok_token, register},
     scenario::Context,
 };
 use anyhow::{Context as _, Result};
@@ -43,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) text_bytes: usize,
     pub(crate) connects_per_second: u32,
     pub(crate) resets_expected: bool,
+    /// Whether everybody has a device that can be pushed to; see [`ok_token`].
+    pub(crate) pushed: bool,
     /// How long the load runs undisturbed before the fault.
     pub(crate) before: Duration,
 }
@@ -80,6 +83,7 @@ impl Scene {
             text_bytes: 80,
             connects_per_second: 300,
             resets_expected: false,
+            pushed: false,
             before: context.seconds(3, 5),
         }
     }
@@ -108,6 +112,11 @@ impl Scene {
             let id = stack.channel(&some).await?;
             some.iter().for_each(|person| memberships.entry(person.id).or_default().push(id));
             channels.push(Channel { id, members });
+        }
+        if self.pushed {
+            for person in &people {
+                register(&stack, person.id, "phone", &ok_token(person.id)).await?;
+            }
         }
         let user = |person: &Person| Ok(User::new(person.id, &stack.access_tokens().issue(person.id, Uuid::now_v7())?));
         let users = people.iter().map(user).collect::<Result<Vec<_>>>()?;

@@ -35,6 +35,19 @@ impl Curtain {
             .collect()
     }
 
+    /// Every message that somebody sent: channel, sender, seq, and when, in Unix milliseconds.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn messages(&self) -> Result<Vec<(ChannelId, UserId, Seq, i64)>> {
+        let sql = "SELECT channel_id, sender_id, seq, created_at FROM messages WHERE client_message_id IS NOT NULL";
+        let message = |row: &QueryResult| {
+            let (channel, sender) = (ChannelId(id(row, "channel_id")?), UserId(id(row, "sender_id")?));
+            Ok((channel, sender, seq(row)?, row.try_get("", "created_at")?))
+        };
+        self.all(sql, []).await?.iter().map(message).collect()
+    }
+
     /// Who is to be notified of what, up to where.
     ///
     /// # Errors

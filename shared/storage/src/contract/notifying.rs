@@ -93,6 +93,29 @@ pub async fn what_is_missed_after_a_push_is_sent_three_seconds_later_with_the_wh
     Ok(())
 }
 
+pub async fn what_is_noted_after_a_push_that_reached_further_counts_and_is_not_pushed_again(
+    one: Storage,
+    two: Storage,
+) -> Result<()> {
+    let ((_, bob, id), owner) = (talk(&one, 4).await?, Uuid::now_v7());
+    one.notify(&[(bob, id, Seq(3))]).await?;
+    assert_eq!(one.claim_notifications(owner, 10).await?.len(), 1);
+    one.settle_notifications(owner, &[(bob, id, Seq(3), Then::Sent)], &[]).await?;
+    // Two apis note messages of one channel in any order, and one that takes over notes them again.
+    two.notify(&[(bob, id, Seq(2))]).await?;
+    two.notify(&[(bob, id, Seq(3))]).await?;
+    assert_eq!(one.next_notification_ms().await?, None);
+    two.notify(&[(bob, id, Seq(4))]).await?;
+    time_passes(&one).await?;
+    let rows = one.claim_notifications(owner, 10).await?;
+    assert_eq!((rows[0].max_seq, rows[0].count), (Seq(4), 4));
+    // A dead one was never sent.
+    one.settle_notifications(owner, &[(bob, id, Seq(4), Then::Dead)], &[]).await?;
+    two.notify(&[(bob, id, Seq(2))]).await?;
+    assert!(one.next_notification_ms().await?.is_some());
+    Ok(())
+}
+
 pub async fn what_is_missed_during_a_push_is_due_again(one: Storage, two: Storage) -> Result<()> {
     let ((ada, bob, id), owner) = (talk(&one, 4).await?, Uuid::now_v7());
     one.notify(&[(bob, id, Seq(2))]).await?;
