@@ -145,7 +145,7 @@ impl Fcm {
         let left = patience.saturating_sub(self.well.elapsed());
         let reached = self.reach(&stage, &absent, left).await?;
         let after_well = self.well.elapsed();
-        let (mut outcome, report) = self.judged(stage, &absent, reached, rules).await?;
+        let (mut outcome, report) = Box::pin(self.judged(stage, &absent, reached, rules)).await?;
         outcome.tell(format!("everybody was pushed to {:.1} s after FCM was well", after_well.as_secs_f64()));
         Ok((outcome, report))
     }

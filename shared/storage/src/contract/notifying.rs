@@ -100,7 +100,7 @@ pub async fn what_is_noted_after_a_push_that_reached_further_counts_and_is_not_p
     let ((_, bob, id), owner) = (talk(&one, 4).await?, Uuid::now_v7());
     one.notify(&[(bob, id, Seq(3))]).await?;
     assert_eq!(one.claim_notifications(owner, 10).await?.len(), 1);
-    one.settle_notifications(owner, &[(bob, id, Seq(3), Then::Sent)], &[]).await?;
+    one.settle_notifications(&[settlement(bob, id, Seq(3), owner, Then::Sent)], &[]).await?;
     // Two apis note messages of one channel in any order, and one that takes over notes them again.
     two.notify(&[(bob, id, Seq(2))]).await?;
     two.notify(&[(bob, id, Seq(3))]).await?;
@@ -110,7 +110,7 @@ pub async fn what_is_noted_after_a_push_that_reached_further_counts_and_is_not_p
     let rows = one.claim_notifications(owner, 10).await?;
     assert_eq!((rows[0].max_seq, rows[0].count), (Seq(4), 4));
     // A dead one was never sent.
-    one.settle_notifications(owner, &[(bob, id, Seq(4), Then::Dead)], &[]).await?;
+    one.settle_notifications(&[settlement(bob, id, Seq(4), owner, Then::Dead)], &[]).await?;
     two.notify(&[(bob, id, Seq(2))]).await?;
     assert!(one.next_notification_ms().await?.is_some());
     Ok(())

@@ -74,7 +74,7 @@ async fn half_open_devices_get_their_push(context: Context) -> Result<Outcome> {
     let begun = fcm.fake.log().next();
     sleep(context.seconds(5, 10)).await;
     let late = fcm.fake.log().since(begun, usize::MAX).entries.len();
-    let (mut outcome, _) = fcm.judged(stage, &everybody, notified, &Rules::default()).await?;
+    let (mut outcome, _) = Box::pin(fcm.judged(stage, &everybody, notified, &Rules::default())).await?;
     outcome.tell(format!("the last one was pushed to {:.1} s after its message", notified.after.as_secs_f64()));
     outcome.aim(notified.after <= Duration::from_secs(10), "pushes came late");
     outcome.require(late == 0, format!("{late} pushes to who was back"));
@@ -162,7 +162,7 @@ async fn dead_tokens_are_forgotten_and_good_ones_are_not(context: Context) -> Re
     let late = sends_to_bad(&fcm.fake);
     // Answers take longer here: so may what was under way.
     let (mut outcome, _) =
-        fcm.judged(stage, &absent, reached, &Rules { under_way_ms: 2_000, ..Rules::default() }).await?;
+        Box::pin(fcm.judged(stage, &absent, reached, &Rules { under_way_ms: 2_000, ..Rules::default() })).await?;
     outcome.tell(format!("{} tokens replaced under way, {moved} of them pushed to", absent.len()));
     outcome.require(moved == absent.len(), "a new token was forgotten with the old one");
     outcome.require(wrong.is_empty(), format!("devices are not as they should be: {wrong:?}"));
