@@ -35,8 +35,11 @@ async fn who_is_away_is_pushed_to_once_and_three_seconds_later_with_the_new_coun
     let report = scene.report();
     assert!(report.is_clean() && report.too_close == 0 && report.duplicates == 0, "{report:?}");
     assert_eq!(report.delivered, 2, "the three between share a push, and carol needs none");
-    let letters = scene.stack.storage().notification_letters(false, None, 10).await?;
-    assert_eq!(letters.iter().map(|row| (row.user_id, row.due_ms)).collect::<Vec<_>>(), [(bob.id, None)]);
+    eventually("the push is written down", async || {
+        let letters = scene.stack.storage().notification_letters(false, None, 10).await?;
+        Ok(letters.iter().map(|row| (row.user_id, row.due_ms)).collect::<Vec<_>>() == [(bob.id, None)])
+    })
+    .await?;
     bob.client().mark_read(channel, last.seq).await?;
     assert_eq!(scene.stack.storage().notification_letters(false, None, 10).await?, []);
     scene.stop().await
@@ -110,9 +113,12 @@ async fn a_void_token_is_forgotten_and_the_others_are_not() -> Result<()> {
         Ok(devices.into_iter().map(|device| device.device_id.to_string()).collect())
     };
     eventually("the void ones are forgotten", async || Ok(names().await? == ["apple", "foreign", "phone"])).await?;
-    let devices = scene.stack.storage().devices_of(bob.id).await?;
-    let suspect: Vec<_> = devices.iter().filter(|device| device.suspect_since_ms.is_some()).collect();
-    assert_eq!(suspect.iter().map(|device| device.device_id.as_str()).collect::<Vec<_>>(), ["foreign"]);
+    eventually("the foreign one is suspect", async || {
+        let devices = scene.stack.storage().devices_of(bob.id).await?;
+        let suspect: Vec<_> = devices.iter().filter(|device| device.suspect_since_ms.is_some()).collect();
+        Ok(suspect.iter().map(|device| device.device_id.as_str()).collect::<Vec<_>>() == ["foreign"])
+    })
+    .await?;
     let next = alice.send(channel, "again").await?;
     scene.pushed("ok-1", next.seq).await;
     let report = scene.report();
@@ -210,9 +216,10 @@ async fn every_member_of_a_large_channel_who_is_away_is_pushed_to_and_nobody_els
     let report = scene.report();
     assert!(report.is_clean() && report.duplicates == 0, "{report:?}");
     assert_eq!(report.delivered, away.len() as u64, "those who are there need none");
-    assert_eq!(scene.stack.storage().notification_letters(false, None, 10).await?, [], "not a row for each");
-    let outcomes = scene.stack.storage().push_outcomes(channel, sent.seq).await?;
-    assert_eq!(outcomes.len(), away.len());
+    let storage = scene.stack.storage();
+    assert_eq!(storage.notification_letters(false, None, 10).await?, [], "not a row for each");
+    let written = async || Ok(storage.push_outcomes(channel, sent.seq).await?.len() == away.len());
+    eventually("what came of each is written down", written).await?;
     scene.stop().await
 }
 
