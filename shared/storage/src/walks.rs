@@ -114,7 +114,7 @@ impl Storage {
         let Some(row) = row else { return Ok(None) };
         if row.claim_until == DEAD {
             tracing::error!(channel.id = %row.walk.channel_id,
-                "a walk was given up after {MAX_CLAIMS} attempts; see `touchline notifications list --dead`");
+                "a walk was given up after {MAX_CLAIMS} attempts: the channel's next message begins another one");
             return Ok(None);
         }
         Ok(Some(row.walk))

@@ -182,8 +182,20 @@ async fn a_push_that_is_called_wrong_is_given_up_and_blocks_nobody() -> Result<(
     let dead = async || scene.stack.storage().notification_letters(true, None, 10).await;
     eventually("it is given up", async || Ok(dead().await?.len() == 1)).await?;
     assert_eq!(bob.client().devices().await?.len(), 1, "the token is not to blame");
-    assert_eq!(scene.stack.storage().retry_all_dead_notifications().await?, 1);
+    // As an operator sees it and mends it.
+    let (user, name) = (bob.id.to_string(), channel.to_string());
+    let listed = scene.notifications(&["list", "--dead", "--json"]).await?;
+    let row: Value = serde_json::from_str(&listed)?;
+    assert_eq!(
+        (&row["state"], &row["user_id"], &row["channel_id"]),
+        (&"dead".into(), &user.as_str().into(), &name.as_str().into())
+    );
+    assert_eq!(scene.notifications(&["retry", &user, &name]).await?, "retried 1\n");
     scene.pushed("ok-bob", sent.seq).await;
+    eventually("it is sent", async || Ok(scene.notifications(&["list"]).await?.contains(", sent"))).await?;
+    assert_eq!(scene.notifications(&["retry", "--all-dead"]).await?, "retried 0\n");
+    assert_eq!(scene.notifications(&["drop", &user, &name, "--yes"]).await?, "dropped 1\n");
+    assert!(scene.notifications(&["drop", &user, &name, "--yes"]).await.is_err(), "there is none any more");
     scene.stop().await
 }
 
@@ -224,7 +236,7 @@ async fn every_member_of_a_large_channel_who_is_away_is_pushed_to_and_nobody_els
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_google_a_webhook_or_the_log_gets_it() -> Result<()> {
+async fn dev_prints_what_would_go_out_without_secrets() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let stack = touchline_harness::Stack::dev(folder.path()).start().await?;
     let [alice, bob] = stack.sign_up_all(["alice", "bob"]).await?;

@@ -1,10 +1,11 @@
 //! A stack with notifiers that push to a fake FCM.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
 use touchline_fake_fcm::{Entry, FakeFcm, Options, Report, Rules};
-use touchline_harness::{Builder, Person, Stack, eventually};
+use touchline_harness::{Builder, Person, Stack, binary, eventually};
 use touchline_ids::{ChannelId, Seq};
 use touchline_notifier::config::{Config, Fcm, Kind};
 use touchline_storage::PushOutcome;
@@ -82,6 +83,20 @@ impl Scene {
     /// How often this token was tried.
     pub(super) fn tries(&self, token: &str) -> usize {
         self.fake.log().all().iter().filter(|entry| &*entry.token == token).count()
+    }
+
+    /// What `touchline notifications ARGUMENTS…` prints.
+    pub(super) async fn notifications(&self, arguments: &[&str]) -> Result<String> {
+        let ended = Command::new(binary()?)
+            .arg("notifications")
+            .args(arguments)
+            .current_dir(self.stack.folder())
+            .env_clear()
+            .env("TOUCHLINE__DATABASE__URL", self.stack.database_url())
+            .output()
+            .await?;
+        ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        Ok(String::from_utf8(ended.stdout)?)
     }
 
     pub(super) fn report(&self) -> Report {
