@@ -55,6 +55,8 @@ pub(crate) struct Fcm {
     broken: bool,
     /// When it broke first.
     broke_ms: i64,
+    /// When it broke last.
+    last_ms: i64,
     /// When it was well last.
     well_ms: i64,
     well: Instant,
@@ -71,7 +73,16 @@ impl Fcm {
         let fake = FakeFcm::start(Options { settings, ..Options::default() }).await?;
         let folder = tempfile::tempdir()?;
         let keys = fake.write_keys(folder.path())?;
-        Ok(Self { fake, keys, broken: false, broke_ms: 0, well_ms: 0, well: Instant::now(), _folder: folder })
+        Ok(Self {
+            fake,
+            keys,
+            broken: false,
+            broke_ms: 0,
+            last_ms: 0,
+            well_ms: 0,
+            well: Instant::now(),
+            _folder: folder,
+        })
     }
 
     /// A stack with so many notifiers that push to it, over TLS.
@@ -95,6 +106,7 @@ impl Fcm {
     pub(crate) fn breaks(&mut self, stage: &Stage, name: &str) {
         if !std::mem::replace(&mut self.broken, true) {
             stage.load.fault_began(name);
+            self.last_ms = now_ms();
         }
         if self.broke_ms == 0 {
             self.broke_ms = now_ms();
@@ -212,9 +224,9 @@ impl Fcm {
             quantiles(some.map(|(_, took)| *took).collect())
         };
         outcome.tell(format!(
-            "message → FCM p50/p99: {} before, {} meanwhile, {} afterwards",
+            "message → FCM p50/p99: {} before, {} during the last fault, {} afterwards",
             of(0, undisturbed),
-            of(self.broke_ms, self.well_ms),
+            of(self.last_ms, self.well_ms),
             of(self.well_ms, i64::MAX),
         ));
     }
