@@ -102,8 +102,8 @@ impl Storage {
 /// notification, as in [`delivered`](crate::delivered).
 async fn read(transaction: &DatabaseTransaction, user: UserId, channel: ChannelId, seq: Seq) -> Result<bool> {
     let raised = transaction.execute(&raise(user, channel, seq)).await?.rows_affected() == 1;
-    if raised && transaction.query_one(&delivered::settled(&[(user, channel, seq)])).await?.is_some() {
-        transaction.execute(&delivered::dropping(&[(user, channel)])).await?;
+    if raised {
+        delivered::settle(transaction, &[(user, channel, seq)]).await?;
     }
     Ok(raised)
 }

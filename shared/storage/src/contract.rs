@@ -78,6 +78,7 @@ macro_rules! storage_contract {
                 what_is_noted_after_a_push_that_reached_further_counts_and_is_not_pushed_again,
                 what_is_missed_during_a_push_is_due_again, what_is_put_off_waits_for_its_time_whatever_is_missed,
                 the_tenth_claim_without_an_outcome_is_the_last, an_ack_during_a_push_takes_the_row_away,
+                who_acks_and_goes_away_again_is_not_pushed_to_before_its_time,
                 a_row_that_is_somebody_elses_by_now_is_left_alone,
                 settling_misses_and_acks_never_wait_crosswise, recipients_are_known_as_they_are_now,
                 a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it,

@@ -1,7 +1,7 @@
 //! Up to where each member's devices hold a channel, as they acked it.
 
 use crate::{
-    Storage,
+    Storage, clock,
     connection::{commit, in_time},
     entity::{
         channels,
@@ -9,10 +9,11 @@ use crate::{
         notifications,
     },
     error::Result,
+    notifications::{NEVER, SPACING_MS},
     rows::{self, KEYS},
 };
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, FromQueryResult,
+    ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult,
     sea_query::{
         CommonTableExpression, DeleteStatement, Expr, ExprTrait, LockType, Order, Query, SelectStatement,
         UpdateStatement,
@@ -20,6 +21,7 @@ use sea_orm::{
 };
 use std::{cmp::max, collections::BTreeMap};
 use touchline_ids::{ChannelId, Seq, UserId};
+use uuid::Uuid;
 
 /// A user, a channel of theirs, and a place in its log.
 pub(crate) type Mark = (UserId, ChannelId, Seq);
@@ -56,10 +58,22 @@ async fn note(transaction: &DatabaseTransaction, acks: &[Mark]) -> Result<()> {
         return Ok(());
     }
     transaction.execute(&raise(&acks)).await?;
-    let settled: Vec<Settled> = rows::all(transaction, &settled(&acks)).await?;
-    let settled: Vec<_> = settled.into_iter().map(|row| (row.user_id, row.channel_id)).collect();
-    if !settled.is_empty() {
-        transaction.execute(&dropping(&settled)).await?;
+    settle(transaction, &acks).await
+}
+
+/// Takes the notifications away that these marks settle; seldom any. One whose push went out just now stays as a mere
+/// memory of that: whoever goes away again at once is not pushed to again before its time. Whoever calls this has the
+/// members locked.
+pub(crate) async fn settle(transaction: &DatabaseTransaction, acks: &[Mark]) -> Result<()> {
+    let settled: Vec<Settled> = rows::all(transaction, &settled(acks, transaction.get_database_backend())).await?;
+    let (fresh, old): (Vec<_>, Vec<_>) = settled.into_iter().partition(|row| row.just_sent);
+    let keys = |rows: Vec<Settled>| rows.into_iter().map(|row| (row.user_id, row.channel_id)).collect::<Vec<_>>();
+    let (fresh, old) = (keys(fresh), keys(old));
+    if !fresh.is_empty() {
+        transaction.execute(&keeping_memory(&fresh)).await?;
+    }
+    if !old.is_empty() {
+        transaction.execute(&dropping(&old)).await?;
     }
     Ok(())
 }
@@ -75,6 +89,7 @@ struct Member {
 struct Settled {
     user_id: UserId,
     channel_id: ChannelId,
+    just_sent: bool,
 }
 
 /// Those who are in their channels, and whose acks the logs reach, locked in order.
@@ -115,13 +130,14 @@ pub(crate) fn raise(acks: &[Mark]) -> UpdateStatement {
         .take()
 }
 
-/// The notifications that these acks settle, locked in order; seldom any.
-pub(crate) fn settled(acks: &[Mark]) -> SelectStatement {
-    use notifications::Column::{ChannelId, MaxSeq, UserId};
+/// The notifications that these acks settle, locked in order.
+pub(crate) fn settled(acks: &[Mark], backend: DbBackend) -> SelectStatement {
+    use notifications::Column::{ChannelId, MaxSeq, SentAt, UserId};
     let row = |column: notifications::Column| Expr::col((notifications::Entity, column));
     let same = row(UserId).equals(("acks", "person")).and(row(ChannelId).equals(("acks", "channel")));
     Query::select()
         .columns([UserId, ChannelId].map(|column| (notifications::Entity, column)))
+        .expr_as(row(SentAt).gt(clock::now_ms(backend).sub(SPACING_MS)), "just_sent")
         .from_subquery(marks(acks), "acks")
         .inner_join(notifications::Entity, same)
         .and_where(row(MaxSeq).lte(Expr::col(("acks", "acked"))))
@@ -136,6 +152,23 @@ pub(crate) fn dropping(keys: &[(UserId, ChannelId)]) -> DeleteStatement {
     let settled = Query::select().columns(["column1", "column2"]).from_values(keys.iter().copied(), "keys").take();
     let key = Expr::tuple([Expr::col(UserId), Expr::col(ChannelId)]);
     Query::delete().from_table(notifications::Entity).and_where(key.in_subquery(settled)).take()
+}
+
+/// Of those whose push went out just now nothing is left but when it did. They have missed nothing, so their count is 0.
+pub(crate) fn keeping_memory(keys: &[(UserId, ChannelId)]) -> UpdateStatement {
+    use notifications::Column::{Attempts, ChannelId, ClaimUntil, Count, NotBefore, Owner, Tries, UserId};
+    let settled = Query::select().columns(["column1", "column2"]).from_values(keys.iter().copied(), "keys").take();
+    let key = Expr::tuple([Expr::col(UserId), Expr::col(ChannelId)]);
+    Query::update()
+        .table(notifications::Entity)
+        .value(Count, 0)
+        .value(NotBefore, NEVER)
+        .value(Attempts, 0)
+        .value(Tries, 0)
+        .value(Owner, Option::<Uuid>::None)
+        .value(ClaimUntil, 0)
+        .and_where(key.in_subquery(settled))
+        .take()
 }
 
 /// The marks as a table.

@@ -151,6 +151,8 @@ pub(crate) fn page(
         // All the dead are among those with nothing to send now.
         .and_where_option(only_dead.then(|| Expr::col(Column::NotBefore).eq(NEVER)))
         .and_where_option(only_dead.then(is_dead))
+        // The others are mere memories of a push.
+        .and_where(Expr::col(Column::Count).gt(0))
         .and_where_option(after)
         .order_by(Column::UserId, Order::Asc)
         .order_by(Column::ChannelId, Order::Asc)

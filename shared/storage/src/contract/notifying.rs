@@ -201,6 +201,34 @@ pub async fn an_ack_during_a_push_takes_the_row_away(one: Storage, two: Storage)
     Ok(())
 }
 
+pub async fn who_acks_and_goes_away_again_is_not_pushed_to_before_its_time(one: Storage, two: Storage) -> Result<()> {
+    let ((ada, bob, id), owner) = (talk(&one, 4).await?, Uuid::now_v7());
+    for (seq, ack) in [(2, true), (3, false)] {
+        one.notify(&[(bob, id, Seq(seq))]).await?;
+        time_passes(&one).await?;
+        assert_eq!(one.claim_notifications(owner, 10).await?[0].count, 1, "what was acked does not count");
+        one.settle_notifications(&[settlement(bob, id, Seq(seq), owner, Then::Sent)], &[]).await?;
+        if ack {
+            two.delivered(&[(bob, id, Seq(seq))]).await?;
+        } else {
+            two.mark_read(bob, id, Seq(seq)).await?;
+        }
+        assert_eq!(one.notification_letters(false, None, 10).await?, [], "nothing is owed");
+        assert_eq!(one.next_notification_ms().await?, None);
+    }
+    fill(&one, id, ada, 1).await?;
+    one.notify(&[(bob, id, Seq(5))]).await?;
+    let due_ms = one.next_notification_ms().await?.expect("there is one");
+    assert!((1..=3_000).contains(&due_ms), "{due_ms}");
+    notifications::Entity::update_many()
+        .col_expr(notifications::Column::SentAt, Expr::value(1_i64))
+        .exec(&one.writer)
+        .await?;
+    two.delivered(&[(bob, id, Seq(5))]).await?;
+    assert_eq!(notifications::Entity::find().count(&one.reader).await?, 0, "the memory is over");
+    Ok(())
+}
+
 pub async fn a_row_that_is_somebody_elses_by_now_is_left_alone(one: Storage, two: Storage) -> Result<()> {
     let ((_, bob, id), slow, quick) = (talk(&one, 4).await?, Uuid::now_v7(), Uuid::now_v7());
     one.notify(&[(bob, id, Seq(3))]).await?;

@@ -71,7 +71,7 @@ pub async fn every_query_of_the_hot_path_uses_its_index(one: Storage, _: Storage
 /// Marks that stand further already, entries that have no place in an answer, members who came later, acks beyond a
 /// log's end, notifications of later messages, rows that are claimed or dead, members who have acked, devices that were
 /// seen just now or have another token by now.
-const FILTERS: [&str; 17] = [
+const FILTERS: [&str; 18] = [
     "notifier: claim",
     "quiet hours: look again",
     "devices: trust",
@@ -87,6 +87,7 @@ const FILTERS: [&str; 17] = [
     "delivered: lock",
     "delivered: raise",
     "delivered: settled",
+    "notifier: list",
     "devices: seen",
     "devices: void",
     "devices: not suspect",
@@ -161,8 +162,9 @@ fn hot_path(filled: &Filled, backend: DbBackend) -> Vec<Hot> {
         ("outbox: retry", b.build(&letters::reviving(b)), &["ix_outbox_claim"]),
         ("delivered: lock", b.build(&delivered::locking(&marks)), &[ONE_MEMBER, "channels_pkey"]),
         ("delivered: raise", b.build(&delivered::raise(&marks)), &[ONE_MEMBER]),
-        ("delivered: settled", b.build(&delivered::settled(&marks)), &["notifications_pkey"]),
+        ("delivered: settled", b.build(&delivered::settled(&marks, b)), &["notifications_pkey"]),
         ("delivered: drop", b.build(&delivered::dropping(&pairs)), &["notifications_pkey"]),
+        ("delivered: keep memory", b.build(&delivered::keeping_memory(&pairs)), &["notifications_pkey"]),
         ("notify: lock", b.build(&notifications::locking(&pairs)), &["members_pkey|ix_members_user"]),
         ("notifier: claim", b.build(&claimed::claiming(Uuid::from_u128(7), 256, b)), &["ix_notifications_due", "notifications_pkey"]),
         ("notifier: next", b.build(&claimed::soonest(b)), &["ix_notifications_due"]),
