@@ -16,6 +16,7 @@ pub mod recent;
 pub mod schema;
 pub mod sync;
 pub mod users;
+pub mod walks;
 pub mod wishes;
 
 use crate::{
@@ -81,7 +82,6 @@ macro_rules! storage_contract {
                 who_acks_and_goes_away_again_is_not_pushed_to_before_its_time,
                 a_row_that_is_somebody_elses_by_now_is_left_alone,
                 settling_misses_and_acks_never_wait_crosswise, recipients_are_known_as_they_are_now,
-                a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it,
                 what_was_sent_a_week_ago_is_forgotten;
             devices: a_device_is_registered_once_and_keeps_its_beginning, a_token_moves_to_who_registers_it,
                 of_two_who_register_one_token_at_once_one_has_it, tokens_that_change_places_never_wait_crosswise,
@@ -92,6 +92,7 @@ macro_rules! storage_contract {
             wishes: a_wish_is_kept_while_one_is_a_member, quiet_hours_are_set_changed_and_cleared,
                 members_are_mentioned_and_nobody_else, old_mentions_are_swept, what_was_read_needs_no_notification,
                 reading_acking_and_missing_never_wait_crosswise;
+            walks: a_walk_finds_who_has_not_acked_and_goes_on_where_another_left_it;
             schema: migrations_go_up_and_down_and_up_again, an_older_schema_is_refused_and_a_newer_one_is_not,
                 two_processes_migrate_at_once;
             plans: every_query_of_the_hot_path_uses_its_index;
@@ -270,6 +271,7 @@ mod tests {
             include_str!("contract/schema.rs"),
             include_str!("contract/sync.rs"),
             include_str!("contract/users.rs"),
+            include_str!("contract/walks.rs"),
             include_str!("contract/wishes.rs"),
         ] {
             for case in subject.split("pub async fn ").skip(1) {
