@@ -6,7 +6,6 @@ mod account;
 mod api;
 mod cli;
 mod config;
-mod confirm;
 mod dev;
 mod exit;
 mod gateway;
@@ -21,6 +20,7 @@ mod parts;
 mod send;
 mod settings;
 mod tail;
+mod terminal;
 mod token;
 
 use clap::Parser as _;

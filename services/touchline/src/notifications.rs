@@ -1,6 +1,10 @@
 //! `touchline notifications`: who is to be notified, and what was given up.
 
-use crate::{confirm::confirm, life, parts, settings::Source};
+use crate::{
+    life, parts,
+    settings::Source,
+    terminal::{confirm, say},
+};
 use anyhow::ensure;
 use clap::Subcommand;
 use serde_json::json;
@@ -113,10 +117,6 @@ async fn list(storage: &Storage, only_dead: bool, as_json: bool) -> anyhow::Resu
         writeln!(stdout, "{}", if only_dead { "nothing was given up" } else { "no notifications" })?;
     }
     Ok(())
-}
-
-fn say(line: &str) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
 }
 
 fn state(letter: &NotificationLetter) -> &'static str {

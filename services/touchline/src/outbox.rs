@@ -1,6 +1,10 @@
 //! `touchline outbox`: messages whose fan-out is not finished, and those that were given up.
 
-use crate::{confirm::confirm, life, parts, settings::Source};
+use crate::{
+    life, parts,
+    settings::Source,
+    terminal::{confirm, say},
+};
 use anyhow::ensure;
 use clap::Subcommand;
 use serde_json::json;
@@ -134,10 +138,6 @@ async fn drop_rows(storage: &Storage, messages: &[(ChannelId, Seq)]) -> anyhow::
     let missing = messages.len() as u64 - dropped;
     ensure!(missing == 0, "{missing} of {} are not in the outbox: see `touchline outbox list`", messages.len());
     Ok(())
-}
-
-fn say(line: &str) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
 }
 
 fn state(letter: &Letter) -> &'static str {

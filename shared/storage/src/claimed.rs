@@ -14,7 +14,8 @@ use crate::{
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult,
     sea_query::{
-        CommonTableExpression, Expr, ExprTrait, LockBehavior, LockType, Order, Query, SelectStatement, UpdateStatement,
+        CommonTableExpression, Expr, ExprTrait, IntoTableRef, LockBehavior, LockType, Order, Query, SelectStatement,
+        UpdateStatement,
     },
 };
 use std::{
@@ -149,12 +150,16 @@ struct Claimed {
 
 pub(crate) fn claiming(claim: Uuid, limit: u32, backend: DbBackend) -> UpdateStatement {
     use Column::{Attempts, ChannelId, ClaimUntil, Count, MaxSeq, NotBefore, NotedAt, Owner, SentSeq, Tries, UserId};
-    let mut due = keys_to_lock();
-    due.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+    let due = Query::select()
+        .expr_as(Expr::col(UserId), "person")
+        .expr_as(Expr::col(ChannelId), "channel")
+        .from(Entity)
         .and_where(Expr::col(NotBefore).lte(clock::now_ms(backend)))
         .and_where(Expr::col(ClaimUntil).lte(clock::now_ms(backend)))
         .order_by(NotBefore, Order::Asc)
-        .limit(min(u64::from(limit), KEYS as u64));
+        .limit(min(u64::from(limit), KEYS as u64))
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .take();
     let row = |column: Column| Expr::col((Entity, column));
     let too_often = || row(Attempts).gte(i32::try_from(MAX_CLAIMS).unwrap_or(i32::MAX));
     update_keys(due)
@@ -166,14 +171,6 @@ pub(crate) fn claiming(claim: Uuid, limit: u32, backend: DbBackend) -> UpdateSta
             Query::returning()
                 .columns([UserId, ChannelId, MaxSeq, Count, SentSeq, NotedAt, Attempts, Tries, ClaimUntil]),
         )
-        .take()
-}
-
-fn keys_to_lock() -> SelectStatement {
-    Query::select()
-        .expr_as(Expr::col(Column::UserId), "person")
-        .expr_as(Expr::col(Column::ChannelId), "channel")
-        .from(Entity)
         .take()
 }
 
@@ -198,13 +195,23 @@ pub(crate) struct Soonest {
 }
 
 pub(crate) fn soonest(backend: DbBackend) -> SelectStatement {
+    soonest_of(Entity, column(Column::NotBefore), column(Column::ClaimUntil), backend)
+}
+
+/// When the first row of a table is due that is due at a time and may be claimed.
+pub(crate) fn soonest_of(
+    table: impl IntoTableRef,
+    not_before: Expr,
+    claim_until: Expr,
+    backend: DbBackend,
+) -> SelectStatement {
     // A claimed row is due when its claim ends: those at the front of the index are.
-    let due = || Expr::case(column(Column::ClaimUntil).gt(column(Column::NotBefore)), column(Column::ClaimUntil));
+    let due = Expr::case(claim_until.clone().gt(not_before.clone()), claim_until).finally(not_before.clone());
     let front = Query::select()
-        .expr_as(due().finally(column(Column::NotBefore)), "due")
-        .from(Entity)
-        .and_where(column(Column::NotBefore).lt(NEVER))
-        .order_by(Column::NotBefore, Order::Asc)
+        .expr_as(due, "due")
+        .from(table)
+        .and_where(not_before.clone().lt(NEVER))
+        .order_by_expr(not_before, Order::Asc)
         .limit(KEYS as u64)
         .take();
     Query::select()

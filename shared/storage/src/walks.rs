@@ -6,7 +6,7 @@
 
 use crate::{
     Missed, NotifyLevel, Storage,
-    claimed::{MAX_CLAIMS, Soonest},
+    claimed::{MAX_CLAIMS, Soonest, soonest_of},
     clock,
     connection::{commit, in_time},
     entity::{
@@ -290,18 +290,7 @@ pub(crate) fn claiming(claim: Uuid, backend: DbBackend) -> UpdateStatement {
 }
 
 pub(crate) fn soonest(backend: DbBackend) -> SelectStatement {
-    let due = Expr::case(column(Column::ClaimUntil).gt(column(Column::NotBefore)), column(Column::ClaimUntil));
-    let front = Query::select()
-        .expr_as(due.finally(column(Column::NotBefore)), "due")
-        .from(Entity)
-        .and_where(column(Column::NotBefore).lt(NEVER))
-        .order_by(Column::NotBefore, Order::Asc)
-        .limit(100)
-        .take();
-    Query::select()
-        .expr_as(Expr::col("due").min().sub(clock::now_ms(backend)), "in_ms")
-        .from_subquery(front, "front")
-        .take()
+    soonest_of(Entity, column(Column::NotBefore), column(Column::ClaimUntil), backend)
 }
 
 #[derive(FromQueryResult)]

@@ -52,6 +52,17 @@ impl Scene {
         Ok(())
     }
 
+    /// A channel of so many people: its owner, and the others, who are away and have a phone each.
+    pub(super) async fn channel_of(&self, count: usize) -> Result<(ChannelId, Person, Vec<Person>)> {
+        let mut people = self.stack.crowd(count).await?;
+        let channel = self.stack.channel(&people.iter().collect::<Vec<_>>()).await?;
+        let owner = people.remove(0);
+        for person in &people {
+            self.register(person, "android", &format!("ok-{}", person.handle)).await?;
+        }
+        Ok((channel, owner, people))
+    }
+
     /// Waits until a push of this message was accepted for the token.
     pub(super) async fn pushed(&self, token: &str, seq: Seq) -> Entry {
         let seq = u64::try_from(seq.0).ok();

@@ -1,7 +1,7 @@
 //! Several notifiers, and their deaths.
 
 use super::scene::Scene;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use std::collections::BTreeSet;
 use touchline_fake_fcm::{Change, Latency, Rules};
 use touchline_harness::NodeName;
@@ -11,19 +11,13 @@ const PEOPLE: usize = 120;
 #[tokio::test(flavor = "multi_thread")]
 async fn two_notifiers_share_the_work_and_when_one_is_killed_nobody_is_forgotten() -> Result<()> {
     let mut scene = Scene::processes(2).await?;
-    let people = scene.stack.crowd(PEOPLE).await?;
-    let all: Vec<_> = people.iter().collect();
-    let channel = scene.stack.channel(&all).await?;
-    let (alice, others) = people.split_first().context("an owner")?;
-    for person in others {
-        scene.register(person, "android", &format!("ok-{}", person.handle)).await?;
-    }
+    let (channel, alice, others) = scene.channel_of(PEOPLE).await?;
     scene.fake.change(Change { latency: Some(Latency::fixed(700.0)), ..Change::default() });
     let sent = alice.send(channel, "hello").await?;
     // In the middle of it.
     scene.fake.log().wait_for(0, |entry| entry.number >= 20).await;
     scene.stack.kill(NodeName::Notifier(0)).await?;
-    for person in others {
+    for person in &others {
         scene.pushed(&format!("ok-{}", person.handle), sent.seq).await;
     }
     // Its heir cannot know what it was told last.
@@ -38,13 +32,7 @@ async fn two_notifiers_share_the_work_and_when_one_is_killed_nobody_is_forgotten
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notifier_that_is_stopped_softly_leaves_nothing_undone_and_nothing_twice() -> Result<()> {
     let mut scene = Scene::processes(2).await?;
-    let people = scene.stack.crowd(PEOPLE).await?;
-    let all: Vec<_> = people.iter().collect();
-    let channel = scene.stack.channel(&all).await?;
-    let (alice, others) = people.split_first().context("an owner")?;
-    for person in others {
-        scene.register(person, "android", &format!("ok-{}", person.handle)).await?;
-    }
+    let (channel, alice, others) = scene.channel_of(PEOPLE).await?;
     scene.fake.change(Change { latency: Some(Latency::fixed(300.0)), ..Change::default() });
     let mut seqs = BTreeSet::new();
     for notifier in 0..2 {
@@ -54,7 +42,7 @@ async fn a_notifier_that_is_stopped_softly_leaves_nothing_undone_and_nothing_twi
         scene.fake.log().wait_for(begun, |_| true).await;
         scene.stack.stop_node(NodeName::Notifier(notifier)).await?;
         scene.stack.start_node(NodeName::Notifier(notifier)).await?;
-        for person in others {
+        for person in &others {
             scene.pushed(&format!("ok-{}", person.handle), sent.seq).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Asking before something is taken away for good.
+//! What the operator's commands say and ask on a terminal.
 
 use crate::exit::Refused;
 use std::io::{IsTerminal as _, Write as _};
@@ -13,4 +13,9 @@ pub(crate) fn confirm(command: &str, question: &str) -> anyhow::Result<()> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { refused("nothing was dropped") }
+}
+
+/// Says one line.
+pub(crate) fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
 }
